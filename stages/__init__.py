@@ -1,0 +1,10 @@
+"""The pipeline: each module here is one DVC stage or one command; what they share is in `stages.lib`.
+
+Nothing is sent anywhere: hub telemetry is off before any library can read the setting.
+"""
+
+import os
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,158 @@
+"""What the Trainer needs from us: samples from the cache, a token-weighted loss, and checkpoints that are whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback
+
+from stages.lib.failures import Refusal
+from stages.lib.features import FeatureCache
+from stages.lib.files import write_text
+from stages.lib.metadata import Sample
+from stages.lib.sequence import IGNORED_LABEL, SequenceTooLong, SpecialTokens, build_training_ids
+
+COMPLETE = "COMPLETE"  # written last into a checkpoint folder
+
+
+class CachedSamples(Dataset[dict[str, Any]]):
+    """Every sample once, or once per augmented copy, with its vision tokens from the cache.
+
+    Raises Refusal with the names of all samples whose sequence exceeds `max_tokens`: cutting would remove eos.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        cache: FeatureCache,
+        tokenizer: Tokenizer,
+        special: SpecialTokens,
+        max_tokens: int,
+        with_copies: bool,
+    ) -> None:
+        self.cache = cache
+        self.rows: list[dict[str, Any]] = []
+        too_long = []
+        for sample in samples:
+            keys = cache.keys_of(sample.image_id)
+            for key in keys if with_copies else keys[:1]:
+                try:
+                    ids, labels = build_training_ids(tokenizer, special, cache.count(key), sample.text, max_tokens)
+                except SequenceTooLong as error:
+                    too_long.append(f"{sample.original_filename} ({key}): {error}")
+                    continue
+                self.rows.append({"image_id": sample.image_id, "key": key, "input_ids": ids, "labels": labels})
+        if too_long:
+            raise Refusal(
+                "these samples do not fit train.max_tokens; raise it, shorten the texts or use an encode.mode with "
+                "fewer vision tokens:\n  " + "\n  ".join(too_long)
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        return {**row, "vision_tokens": self.cache.tokens(row["key"])}
+
+    def with_shuffled_pictures(self) -> CachedSamples:
+        """The same texts, each with the vision tokens of the next sample that has another text."""
+        shuffled = object.__new__(CachedSamples)
+        shuffled.cache = self.cache
+        shuffled.rows = []
+        for i, row in enumerate(self.rows):
+            others = self.rows[i + 1 :] + self.rows[:i]
+            other = next((o for o in others if o["labels"] != row["labels"]), row)
+            image_id = row["input_ids"][1]
+            own, others_count = row["input_ids"].count(image_id), other["input_ids"].count(image_id)
+            ids = [row["input_ids"][0], *[image_id] * others_count, *row["input_ids"][1 + own :]]
+            labels = [IGNORED_LABEL] * (1 + others_count) + row["labels"][1 + own :]
+            shuffled.rows.append({**row, "key": other["key"], "input_ids": ids, "labels": labels})
+        return shuffled
+
+
+def label_logits_loss(model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sum of the cross-entropies of all labels, number of labels); logits are computed from the first label on.
+
+    Over a vocabulary of 129,280 the logits of the image and prompt positions would cost more than all activations.
+    """
+    labels = inputs["labels"]
+    first = int((labels != IGNORED_LABEL).any(dim=0).nonzero()[0])
+    keep = labels.shape[1] - first + 1  # the logits that predict position p stand at p - 1
+    arguments = {name: value for name, value in inputs.items() if name not in ("labels", "image_ids")}
+    logits = model(**arguments, logits_to_keep=keep, use_cache=False).logits
+    targets = labels[:, first:]
+    loss = torch.nn.functional.cross_entropy(
+        logits[:, :-1].reshape(-1, logits.shape[-1]).float(),
+        targets.reshape(-1),
+        ignore_index=IGNORED_LABEL,
+        reduction="sum",
+    )
+    return loss, (targets != IGNORED_LABEL).sum()
+
+
+class TokenWeightedTrainer(Trainer):
+    """Hugging Face's Trainer with the loss over label positions only, every token weighing the same.
+
+    A batch of 8 and 8 accumulated batches of 1 therefore give the same gradient.
+    """
+
+    model_accepts_loss_kwargs = True  # the Trainer then counts the labels of a whole accumulated step
+
+    def compute_loss(  # type: ignore[override]
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        total, count = label_logits_loss(model, inputs)
+        loss = total / (num_items_in_batch if num_items_in_batch is not None else count)
+        if not torch.isfinite(loss):
+            raise Refusal(
+                f"the loss is {float(loss.detach())} at step {self.state.global_step} in a batch with the samples "
+                f"{', '.join(inputs['image_ids'])}; the last checkpoint stays. "
+                "Lower train.learning_rate, or use model.dtype bfloat16 or float32 instead of float16"
+            )
+        return (loss, {}) if return_outputs else loss
+
+    def evaluate(self, eval_dataset: Any = None, **_: Any) -> dict[str, float]:  # type: ignore[override]
+        """Mean loss per label over the validation samples."""
+        metrics = {"eval_loss": self.mean_loss(eval_dataset if eval_dataset is not None else self.eval_dataset)}
+        self.log(metrics)
+        return metrics
+
+    @torch.no_grad()
+    def mean_loss(self, dataset: Any) -> float:
+        """Mean cross-entropy per label, in nats."""
+        self.model.eval()
+        total = count = 0.0
+        for batch in self.get_eval_dataloader(dataset):
+            loss, labels = label_logits_loss(self.model, self._prepare_inputs(batch))
+            total, count = total + float(loss), count + float(labels)
+        self.model.train()
+        return total / count
+
+
+class MarkCompleteCheckpoints(TrainerCallback):
+    """Writes the marker behind everything else of a checkpoint, so that a half one is never taken for whole."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole; half ones are removed."""
+    complete: list[tuple[int, Path]] = []
+    for path in folder.glob("checkpoint-*"):
+        if (path / COMPLETE).exists():
+            complete.append((int(path.name.partition("-")[2]), path))
+        else:
+            shutil.rmtree(path)
+    return max(complete)[1] if complete else None

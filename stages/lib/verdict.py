@@ -1,0 +1,170 @@
+"""The verdict: numbers of evaluation.json as plain sentences, careful to say no more than the numbers do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+State = Literal["improved", "worse", "open", "too few"]
+
+PAGES_FOR_GOOD_INTERVALS = 20  # below it, percentile bootstrap intervals over clusters come out too narrow
+WORD_LETTERS = 8  # of the example that shows how little a short validation set can say
+SHUFFLED_LOSS_MARGIN = 0.1  # nats per token, as the finding TRAIN-003 of `train`
+NBSP = "\u00a0"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """headline: the rates; answer: has it improved; sureness: why one may believe it; limits: what it cannot say."""
+
+    state: State
+    headline: str
+    answer: str
+    sureness: str
+    limits: tuple[str, ...]
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.1234 as "12.3 %" with a no-break space; None as a dash."""
+    return "–" if share is None else f"{100 * share:.{digits}f}{NBSP}%"
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: "1 line", "2 lines", "1,200 characters"."""
+    return f"{number:,}{NBSP}{noun}" + ("" if number == 1 else "s")
+
+
+def interval(low: float, high: float) -> str:
+    """Two shares as "9.1–16.0 %"; a lower end below zero is written out: "−1.2 to 3.4 %"."""
+    if low < 0:
+        return f"{100 * low:.1f} to {100 * high:.1f}{NBSP}%".replace("-", "−")
+    return f"{100 * low:.1f}–{100 * high:.1f}{NBSP}%"
+
+
+def judge(summary: dict[str, Any], confidence_level: float, min_pages: int) -> Verdict:
+    """The verdict on the content of evaluation.json.
+
+    "improved" and "worse" need both: an interval of the difference clear of zero and a p-value below
+    1 - `confidence_level`. "too few" means that evaluation.json gives no interval.
+    """
+    difference = summary["difference"]
+    if difference["cer_low"] is None:
+        return _too_few(summary, min_pages)
+    significant = difference["p_value"] < 1 - confidence_level
+    state: State = "open"
+    if significant and difference["cer_low"] > 0:
+        state = "improved"
+    elif significant and difference["cer_high"] < 0:
+        state = "worse"
+    return Verdict(
+        state=state,
+        headline=_headline(summary, confidence_level),
+        answer=_answer(summary, state),
+        sureness=_sureness(summary, confidence_level),
+        limits=(*_page_limits(summary["n_pages"]), *_general_limits()),
+    )
+
+
+def _headline(summary: dict[str, Any], confidence_level: float) -> str:
+    base, adapter = summary["base"], summary["adapter"]
+    level = f"{100 * confidence_level:g}{NBSP}%"
+    with_interval = f" ({level} interval {interval(adapter['cer_low'], adapter['cer_high'])})"
+    return f"The adapter {_reads(adapter['cer'])}{with_interval}; the base model alone {_alone(base['cer'])}."
+
+
+def _reads(cer: float) -> str:
+    if cer > 1:
+        return f"makes more errors than there are characters: {percent(cer)}"
+    return f"reads {percent(cer)} of the characters wrong"
+
+
+def _alone(cer: float) -> str:
+    return f"makes more errors than there are characters: {percent(cer)}" if cer > 1 else percent(cer)
+
+
+def _answer(summary: dict[str, Any], state: State) -> str:
+    relative = summary["difference"]["relative"]
+    if state == "improved":
+        return f"Yes, it has improved: {percent(relative, 0)} fewer character errors than the base model."
+    if state == "worse":
+        more = "" if relative is None else f": {percent(-relative, 0)} more character errors than the base model"
+        return f"No, it has become worse{more}."
+    return "Not shown: these pages do not tell the adapter from the base model."
+
+
+def _sureness(summary: dict[str, Any], confidence_level: float) -> str:
+    difference = summary["difference"]
+    low, high, p_value = difference["cer_low"], difference["cer_high"], difference["p_value"]
+    clear = "clear of zero" if low > 0 or high < 0 else "which includes zero"
+    chance = "less than 0.1" if p_value < 0.001 else f"{100 * p_value:.1f}"
+    ends = f"{100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
+    return (
+        f"The base model’s rate is {_points(difference['cer'])} percentage points above the adapter’s "
+        f"({100 * confidence_level:g}{NBSP}% interval {ends}, {clear}). If the adapter changed nothing, a difference "
+        f"this large would turn up by chance in {chance}{NBSP}% of cases. Both figures draw whole pages, because lines "
+        "of one page resemble each other."
+    )
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}".replace("-", "−")
+
+
+def _too_few(summary: dict[str, Any], min_pages: int) -> Verdict:
+    base, adapter = summary["base"]["cer"], summary["adapter"]["cer"]
+    lines, pages, characters = summary["n_lines"], summary["n_pages"], summary["n_characters"]
+    on = "on the one validation line" if lines == 1 else f"on {count(lines, 'validation line')}"
+    here = "this line" if lines == 1 else "these lines"
+    seen = f"Here the adapter made {_comparison(base, adapter)} the base model; that is no evidence for other pages."
+    limits = (
+        f"It can tell how {here} {'was' if lines == 1 else 'were'} read (compare picture and reading below), and that "
+        "the pipeline runs from photograph to text.",
+        f"It cannot tell how well the next page will be read. One misread word of {WORD_LETTERS} letters moves the "
+        f"rate by {100 * WORD_LETTERS / characters:.1f} percentage points, and other validation samples would give "
+        "another rate.",
+        f"To get an answer, annotate lines from more pages, so that at least {count(min_pages, 'page')} can be kept "
+        f"for validation ({PAGES_FOR_GOOD_INTERVALS} or more make a good interval).",
+    )
+    return Verdict(
+        state="too few",
+        headline=f"The adapter {_reads(adapter)} {on}; the base model alone {_alone(base)}.",
+        answer=f"Too few to say: {count(lines, 'validation line')} from {count(pages, 'page')}.",
+        sureness=f"{seen} With fewer than {count(min_pages, 'page')} an interval would be fiction, so none is given.",
+        limits=limits,
+    )
+
+
+def _comparison(base: float, adapter: float) -> str:
+    if adapter == base:
+        return "as many errors as"
+    return "fewer errors than" if adapter < base else "more errors than"
+
+
+def _page_limits(pages: int) -> tuple[str, ...]:
+    if pages >= PAGES_FOR_GOOD_INTERVALS:
+        return ()
+    return (
+        f"{count(pages, 'validation page')} are few: the intervals are approximate and somewhat too narrow "
+        f"(from {PAGES_FOR_GOOD_INTERVALS} pages on they can be trusted).",
+    )
+
+
+def _general_limits() -> tuple[str, ...]:
+    return (
+        "It holds for pages like these: the same hand, paper, pen and way of taking photographs.",
+        "If settings were chosen by comparing this very number, it is too good; new pages will tell.",
+    )
+
+
+def describe_loss(train: dict[str, Any]) -> str | None:
+    """Whether it reads or recites, from the losses in train.json; None when they are missing or rest on one line.
+
+    A model that looks at its pictures must lose much when the pictures are exchanged among the lines.
+    """
+    loss, shuffled = train.get("val_loss"), train.get("val_loss_shuffled_pictures")
+    if loss is None or shuffled is None or train.get("val_lines") == 1:
+        return None
+    figures = f"validation loss {loss:.2f} with the right pictures, {shuffled:.2f} with pictures exchanged among lines"
+    if shuffled >= loss + SHUFFLED_LOSS_MARGIN:
+        return f"It reads, it does not recite: {figures}."
+    return f"It may recite rather than read: {figures}. A model that looks at its pictures does far worse then."

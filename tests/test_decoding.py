@@ -1,0 +1,63 @@
+"""Decoding: loops are seen, confidence is a probability, batches do not change readings."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from stages.lib.decoding import ConfidenceRecorder, is_loop, transcribe
+from stages.lib.features import FeatureCache
+from stages.lib.metadata import Sample
+from stages.lib.model import load_base_model, read_tokenizer
+from stages.lib.params import TranscribeParams
+from stages.lib.sequence import SpecialTokens
+
+
+@pytest.mark.parametrize(
+    ("ids", "loops"),
+    [
+        ([7] * 20, True),
+        ([7] * 19, False),
+        ([1, 2, 3] * 7, True),
+        ([9, 9, *[1, 2, 3, 4, 5, 6] * 4], True),
+        ([*[1, 2, 3, 4, 5, 6] * 3, 1, 2, 3, 4, 5], False),
+        (list(range(60)), False),
+        ([*[7] * 30, 8], False),
+        ([], False),
+    ],
+)
+def test_a_loop_is_four_repeats_over_twenty_tokens_at_the_end(ids: list[int], loops: bool) -> None:
+    assert is_loop(ids) is loops
+
+
+def test_the_recorder_notes_the_probability_of_the_chosen_token_and_changes_nothing() -> None:
+    recorder = ConfidenceRecorder()
+    scores = torch.tensor([[math.log(0.7), math.log(0.2), math.log(0.1)], [0.0, 0.0, float("-inf")]])
+    assert recorder(torch.zeros(2, 1, dtype=torch.long), scores) is scores  # type: ignore[arg-type]
+    assert recorder.steps[0].exp().tolist() == pytest.approx([0.7, 0.5])
+
+
+def test_readings_do_not_depend_on_the_batch_they_are_read_in(
+    model_folder: Path, samples: list[Sample], cache: FeatureCache, special: SpecialTokens
+) -> None:
+    model = load_base_model(str(model_folder), dtype=torch.float32, vision=False)
+    tokens = [cache.tokens(sample.image_id) for sample in samples]
+    tokenizer = read_tokenizer(model_folder)
+    together, alone = (
+        transcribe(
+            model,
+            tokens,
+            tokenizer,
+            special,
+            TranscribeParams(max_new_tokens=12, no_repeat_ngram_size=0, batch_size=batch_size),
+            "test",
+        )
+        for batch_size in (4, 1)
+    )
+    assert [r.text for r in together] == [r.text for r in alone]
+    assert [r.confidence for r in together] == pytest.approx([r.confidence for r in alone], abs=1e-4)
+    assert all(0 < r.confidence <= 1 for r in together)
+    assert all(r.runaway == (r.new_tokens == 12) for r in together)

@@ -1,0 +1,155 @@
+"""What must hold whatever the parameters: equivalent ways give equal numbers, and nothing moves that must not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import pytest
+import torch
+from conftest import TEXTS
+from PIL import Image
+
+from stages.lib.adapter import add_adapter, lora_config
+from stages.lib.decoding import transcribe
+from stages.lib.features import FeatureCache, VisionInput
+from stages.lib.metadata import Sample
+from stages.lib.model import load_base_model, read_tokenizer
+from stages.lib.params import TrainParams, TranscribeParams, read_params
+from stages.lib.runtime import hash_file
+from stages.lib.sequence import CachedVisionCollator, SpecialTokens
+from stages.lib.training import CachedSamples, label_logits_loss
+from stages.pretrain import make_batch
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def train_params() -> TrainParams:
+    return read_params(ROOT / "params.yaml").train
+
+
+@pytest.fixture
+def dataset(model_folder: Path, samples: list[Sample], cache: FeatureCache, special: SpecialTokens) -> CachedSamples:
+    return CachedSamples(samples, cache, read_tokenizer(model_folder), special, 2048, with_copies=True)
+
+
+def mean_loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    total, count = label_logits_loss(model, batch)
+    return total / count
+
+
+def fit(model: Any, batch: dict[str, Any], steps: int, rate: float) -> float:
+    """Train on one batch; the last loss."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
+    for _ in range(steps):
+        loss = mean_loss(model, batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return float(loss.detach())
+
+
+def test_cached_tokens_give_the_loss_of_pictures(
+    model_folder: Path,
+    pictures: list[Image.Image],
+    vision: VisionInput,
+    dataset: CachedSamples,
+    special: SpecialTokens,
+) -> None:
+    model = load_base_model(str(model_folder), dtype=torch.float32)
+    pixels = make_batch([(t, vision.views(p)) for t, p in zip(TEXTS, pictures, strict=True)], read_tokenizer(model_folder), special)
+    cached = CachedVisionCollator(special)([dataset[i] for i in range(len(dataset))])
+    with torch.no_grad():
+        from_pictures = float(model(**pixels).loss)
+        from_cache = float(mean_loss(model, cached))
+    assert from_cache == pytest.approx(from_pictures, abs=1e-5)
+
+
+def test_the_decoder_without_its_vision_tower_gives_the_same_loss(
+    model_folder: Path, dataset: CachedSamples, special: SpecialTokens
+) -> None:
+    batch = CachedVisionCollator(special)([dataset[0], dataset[1]])
+    with torch.no_grad():
+        losses = [
+            float(mean_loss(load_base_model(str(model_folder), dtype=torch.float32, vision=vision), batch))
+            for vision in (True, False)
+        ]
+    assert losses[0] == losses[1]
+
+
+def test_labels_are_ignored_exactly_on_bos_image_prompt_and_padding(
+    model_folder: Path, dataset: CachedSamples, special: SpecialTokens
+) -> None:
+    tokenizer = read_tokenizer(model_folder)
+    batch = CachedVisionCollator(special)([dataset[i] for i in range(len(dataset))])
+    for row, (ids, labels) in enumerate(zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)):
+        answer = [*tokenizer.encode(TEXTS[row], add_special_tokens=False).ids, special.eos]
+        prompt = tokenizer.encode("\nFree OCR.", add_special_tokens=False).ids
+        images = ids.count(special.image)
+        padding = len(ids) - 1 - images - len(prompt) - len(answer)
+        assert ids == [special.bos, *[special.image] * images, *prompt, *answer, *[special.pad] * padding]
+        assert labels == [*[-100] * (1 + images + len(prompt)), *answer, *[-100] * padding]
+
+
+def test_only_adapter_weights_move_and_base_files_stay(
+    model_folder: Path, dataset: CachedSamples, special: SpecialTokens, train_params: TrainParams
+) -> None:
+    files_before = {path: hash_file(path) for path in model_folder.iterdir()}
+    model = add_adapter(
+        load_base_model(str(model_folder), dtype=torch.float32, vision=False),
+        lora_config(train_params, str(model_folder), None),
+    )
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    fit(model, CachedVisionCollator(special)([dataset[0], dataset[1]]), steps=2, rate=1e-2)
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved
+    assert all("lora_" in name for name in moved)
+    for target in ("self_attn.q_proj", "shared_experts.up_proj", "mlp.gate_proj", "mlp.experts"):
+        assert any(target in name for name in moved), target
+    assert {path: hash_file(path) for path in model_folder.iterdir()} == files_before
+
+
+def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
+    model_folder: Path, dataset: CachedSamples, special: SpecialTokens, cache: FeatureCache, train_params: TrainParams
+) -> None:
+    torch.manual_seed(0)
+    model = add_adapter(
+        load_base_model(str(model_folder), dtype=torch.float32, vision=False),
+        lora_config(train_params, str(model_folder), None),
+    )
+    collator = CachedVisionCollator(special)
+    batch = collator([dataset[i] for i in range(len(dataset))])
+    shuffled_set = dataset.with_shuffled_pictures()
+    shuffled = collator([shuffled_set[i] for i in range(len(shuffled_set))])
+    assert fit(model, batch, steps=120, rate=1e-2) < 0.05
+    model.eval()
+    tokens = [cache.tokens(sample["key"]) for sample in dataset.rows]
+    settings = TranscribeParams(max_new_tokens=40, no_repeat_ngram_size=35, batch_size=3)
+    readings = transcribe(model, tokens, read_tokenizer(model_folder), special, settings, "test")
+    assert jiwer.cer(TEXTS, [reading.text for reading in readings]) == 0
+    assert not any(reading.runaway for reading in readings)
+    with torch.no_grad():
+        assert float(mean_loss(model, shuffled)) > float(mean_loss(model, batch)) + 1
+
+
+def test_a_batch_of_four_and_four_accumulated_batches_of_one_give_the_same_gradient(
+    model_folder: Path, dataset: CachedSamples, special: SpecialTokens, train_params: TrainParams
+) -> None:
+    model = add_adapter(
+        load_base_model(str(model_folder), dtype=torch.float32, vision=False),
+        lora_config(train_params, str(model_folder), None),
+    )
+    collator = CachedVisionCollator(special)
+    whole = collator([dataset[i] for i in range(4)])
+    count = int((whole["labels"] != -100).sum())
+
+    def gradient(batches: list[dict[str, Any]]) -> torch.Tensor:
+        model.zero_grad()
+        for batch in batches:
+            (label_logits_loss(model, batch)[0] / count).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    together, apart = gradient([whole]), gradient([collator([dataset[i]]) for i in range(4)])
+    assert torch.linalg.norm(together - apart) / torch.linalg.norm(together) < 1e-4

@@ -1,0 +1,139 @@
+"""Training: interrupted or not, the same adapter; and a run says what it was worth."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from stages import train
+from stages.lib.failures import Refusal
+from stages.lib.metadata import Sample
+from stages.lib.params import Params, read_params
+from stages.lib.training import COMPLETE, last_complete_checkpoint
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_folder: Path, feature_folder: Path, samples: list[Sample]
+) -> Path:
+    """A folder in which `python -m stages.train` can run: params.yaml, metadata and cached vision tokens."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content["model"]["name_or_path"] = str(model_folder)
+    content["train"] |= {"epochs": 6.0, "batch_size": 1, "accumulation": 1, "evaluations": 2, "lora_r": 2}
+    content["train"] |= {"lora_targets": ["attention", "mlp"], "lora_dropout": 0.1}
+    content["runtime"] |= {"checkpoint_steps": 3, "device": "cpu", "threads": 1}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    (tmp_path / "data/processed").mkdir(parents=True)
+    split = [replace(s, split="val" if i == 3 else "train") for i, s in enumerate(samples)]
+    (tmp_path / "data/processed/metadata.json").write_text(json.dumps([asdict(s) for s in split]), encoding="utf-8")
+    shutil.copytree(feature_folder, tmp_path / "data/features")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return tmp_path
+
+
+def start(workspace: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.train"], cwd=workspace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def adapter_and_metrics(workspace: Path) -> tuple[dict[str, Any], str]:
+    return load_file(workspace / "models/adapter/adapter_model.safetensors"), (workspace / "metrics/train.json").read_text()
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(workspace: Path) -> None:
+    whole = start(workspace)
+    assert whole.wait() == 0, whole.stderr
+    expected, expected_metrics = adapter_and_metrics(workspace)
+    shutil.rmtree(workspace / "models/adapter")
+
+    killed = start(workspace)
+    deadline = time.monotonic() + 120
+    while not list(workspace.glob(f".checkpoints/train/*/checkpoint-*/{COMPLETE}")):
+        assert time.monotonic() < deadline
+        assert killed.poll() is None, "the run ended before its first checkpoint was seen"
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (workspace / "models/adapter").exists()
+
+    again = start(workspace)
+    output, _ = again.communicate()
+    assert again.returncode == 0
+    assert "goes on from checkpoint-" in output.decode()
+    adapter, metrics = adapter_and_metrics(workspace)
+    assert metrics == expected_metrics
+    assert adapter.keys() == expected.keys()
+    assert all((adapter[name] == expected[name]).all() for name in expected)
+    assert not list(workspace.glob(".checkpoints/train/*/*")), "unfinished work is left behind"
+
+
+def test_a_half_written_checkpoint_is_never_taken_for_whole(tmp_path: Path) -> None:
+    for step, complete in ((3, True), (12, True), (15, False)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if complete:
+            (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-12"
+    assert not (tmp_path / "checkpoint-15").exists()
+    assert last_complete_checkpoint(tmp_path / "nothing") is None
+
+
+def test_another_parameter_or_another_text_begins_anew(workspace: Path) -> None:
+    def unfinished(params: Params) -> Path:
+        datasets = train.prepare_datasets(params)
+        model = train.set_up_lora(params, train.set_up(params.runtime))
+        return Path(str(train.create_trainer(model, datasets, params).args.output_dir))
+
+    params = read_params()
+    first = unfinished(params)
+    assert unfinished(params) == first
+    other = params.model_copy(update={"train": params.train.model_copy(update={"seed": 99})})
+    assert unfinished(other) != first
+    metadata = workspace / "data/processed/metadata.json"
+    metadata.write_text(metadata.read_text(encoding="utf-8").replace("мама", "папа"), encoding="utf-8")
+    assert unfinished(params) != first
+
+
+def test_a_batch_larger_than_the_training_set_is_refused(workspace: Path) -> None:
+    params = read_params()
+    params = params.model_copy(update={"train": params.train.model_copy(update={"batch_size": 4})})
+    with pytest.raises(Refusal, match="train.batch_size is 4, but there are only 3"):
+        train.prepare_datasets(params)
+
+
+def test_samples_that_do_not_fit_are_all_named(workspace: Path) -> None:
+    params = read_params()
+    params = params.model_copy(update={"train": params.train.model_copy(update={"max_tokens": 30})})
+    with pytest.raises(Refusal, match=r"(?s)train.max_tokens.*1\.jpg.*2\.jpg.*3\.jpg"):
+        train.prepare_datasets(params)
+
+
+def test_the_metrics_hold_the_loss_against_guessing_and_against_shuffled_pictures(workspace: Path) -> None:
+    run = start(workspace)
+    output, _ = run.communicate()
+    metrics = json.loads((workspace / "metrics/train.json").read_text())
+    assert metrics["uniform_loss"] == pytest.approx(5.83, abs=0.01)  # ln 341, the demo tokenizer's vocabulary
+    assert metrics["optimizer_steps"] == 18
+    assert metrics["train_lines"] == 3 and metrics["val_lines"] == 1
+    assert metrics["val_loss"] != metrics["val_loss_before"]
+    # One validation line cannot be shuffled, and a random base model learns nothing worth having: no false alarm, no praise.
+    assert set(metrics["findings"]) <= {"TRAIN-001", "TRAIN-002"}
+    assert "train: read 3 training views of 3 lines" in output.decode()
+    curve = (workspace / "metrics/curves/val_loss.csv").read_text().splitlines()
+    assert curve[0] == "step,loss" and len(curve) == 3

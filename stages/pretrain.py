@@ -30,7 +30,7 @@ import yaml
 from PIL import ImageOps
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from transformers import PreTrainedModel, UnlimitedOcrForConditionalGeneration
+from transformers import UnlimitedOcrForConditionalGeneration
 
 from stages.lib.augment import paper_colour
 from stages.lib.drawing import draw_line, lacks, random_hand
@@ -203,7 +203,7 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
 
     def _batch(self, rng: random.Random, noise: np.random.Generator) -> dict[str, Any]:
         longest, word_share, strength = int(self.difficulty[0]), float(self.difficulty[1]), float(self.difficulty[2])
-        samples = []
+        samples: list[tuple[str, Any]] = []
         while len(samples) < self.batch_size:
             text, font = self.texts.draw(rng, longest, word_share), rng.choice(self.fonts)
             if any(lacks(font, character) for character in text):
@@ -257,7 +257,7 @@ class Curriculum:
 
 
 @torch.no_grad()
-def read_lines(model: PreTrainedModel, samples: list[tuple[str, Any]], tokenizer: Tokenizer) -> list[str]:
+def read_lines(model: Any, samples: list[tuple[str, Any]], tokenizer: Tokenizer) -> list[str]:
     """Greedy readings of (text, views) pairs, in order."""
     special = special_tokens(tokenizer)
     readings: list[str] = []
@@ -293,7 +293,7 @@ def draw_samples(texts: list[str], fonts: list[Path], seed: int, strength: float
     return samples
 
 
-def measure(model: PreTrainedModel, tokenizer: Tokenizer, texts: list[str], fonts: Path) -> dict[str, float]:
+def measure(model: Any, tokenizer: Tokenizer, texts: list[str], fonts: Path) -> dict[str, float]:
     """CER on clean and on distorted lines in fonts that training never sees, and on training's handwritten fonts."""
     held_out = sorted((fonts / "held_out").glob("*.woff2"))
     handwritten = sorted((fonts / "handwritten").glob("*.woff2"))
@@ -313,7 +313,7 @@ def measure(model: PreTrainedModel, tokenizer: Tokenizer, texts: list[str], font
     return scores
 
 
-def train(model: PreTrainedModel, settings: dict[str, Any], data: Path, checkpoint: Path, seconds: float) -> bool:
+def train(model: Any, settings: dict[str, Any], data: Path, checkpoint: Path, seconds: float) -> bool:
     """Train until `settings["steps"]`; False when `seconds` ran out before. Goes on from `checkpoint` if it exists."""
     tokenizer = build_tokenizer()
     lines = (data / "texts" / "pretraining.txt").read_text(encoding="utf-8").splitlines()
@@ -327,7 +327,8 @@ def train(model: PreTrainedModel, settings: dict[str, Any], data: Path, checkpoi
     other = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": other, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=settings["learning_rate"], betas=(0.9, 0.98))
-    difficulty = torch.zeros(3).share_memory_()
+    difficulty = torch.zeros(3)
+    difficulty.share_memory_()  # type: ignore[no-untyped-call] # the drawing process reads it
     curriculum = Curriculum(difficulty)
     step = 0
     if checkpoint.exists():
@@ -349,14 +350,15 @@ def train(model: PreTrainedModel, settings: dict[str, Any], data: Path, checkpoi
         batch = next(batches)
         with torch.autocast("cpu", torch.bfloat16, enabled=settings["bf16"]):
             loss = model(**batch).loss
-        if not math.isfinite(float(loss)):
-            raise SystemExit(f"pretrain: the loss is {float(loss)} at step {step}; lower pretrain.learning_rate")
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise SystemExit(f"pretrain: the loss is {value} at step {step}; lower pretrain.learning_rate")
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        curriculum.update(float(loss))
-        losses.append(float(loss))
+        curriculum.update(value)
+        losses.append(value)
         step += 1
         elapsed = time.monotonic() - started
         if step % 50 == 0:
@@ -385,7 +387,7 @@ def train(model: PreTrainedModel, settings: dict[str, Any], data: Path, checkpoi
 
 
 def write_base_model(
-    model: PreTrainedModel,
+    model: Any,
     folder: Path,
     measured: dict[str, float],
     settings: dict[str, Any],
@@ -428,7 +430,7 @@ def write_base_model(
         folder / "README.md",
         "# The demo base model\n\n"
         "A small model of DeepSeek-OCR's own architecture in the official file layout, trained from random weights by\n"
-        f"`stages/pretrain.py` on {settings['steps']:,} batches of {settings['batch_size']} drawn lines of Russian text.\n"
+        f"`stages/pretrain.py` on {settings['steps']:,} batches of {settings['batch_size']} drawn Russian lines.\n"
         "It exists so that the whole pipeline can run anywhere; it reads short single lines and nothing else.\n"
         "It was trained on drawn text only, in the fonts of `demo/fonts/printed` and `demo/fonts/handwritten`.\n\n"
         "CER on 64 lines each, texts and noise not used in training:\n\n"
@@ -449,7 +451,7 @@ def main() -> None:
     tokenizer = build_tokenizer()
     special = special_tokens(tokenizer)
     config = build_config(official_config(tokenizer.get_vocab_size(), special), special.image)
-    model = UnlimitedOcrForConditionalGeneration(config)
+    model: Any = UnlimitedOcrForConditionalGeneration(config)
     model.set_attn_implementation("eager")  # on two cores faster than sdpa for these short sequences
     model.config.text_config.use_cache = False
     checkpoint = Path(".checkpoints/pretrain/state.pt")

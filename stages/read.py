@@ -42,7 +42,9 @@ class Outcome:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.read", description="Photographs of handwriting become text.")
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.read", description="Photographs of handwriting become text."
+    )
     parser.add_argument("pictures", nargs="+", type=Path, metavar="PHOTO|FOLDER")
     parser.add_argument("--base", action="store_true", help="the base model alone, without the adapter")
     parser.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
@@ -55,7 +57,9 @@ def main() -> None:
     failed = [outcome for outcome in outcomes if outcome.reading is None]
     for outcome in failed:
         print(f"{outcome.path}: {outcome.problem}", file=sys.stderr)
-    print(f"read: {len(outcomes) - len(failed)} of {len(outcomes)} pictures read, {len(failed)} refused", file=sys.stderr)
+    print(
+        f"read: {len(outcomes) - len(failed)} of {len(outcomes)} pictures read, {len(failed)} refused", file=sys.stderr
+    )
     if failed:
         raise SystemExit(1)
 

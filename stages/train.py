@@ -226,7 +226,7 @@ def save(trainer: TokenWeightedTrainer, metrics: dict[str, Any], params: Params)
     shutil.rmtree(str(trainer.args.output_dir), ignore_errors=True)
 
 
-def write_curve(path: Path, points: list[tuple[int, float]]) -> None:
+def write_curve(path: Path, points: list[tuple[float, float]]) -> None:
     """A CSV with the columns step and loss (nats per token)."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -248,7 +248,8 @@ def model_card(metrics: dict[str, Any], params: Params) -> str:
         f"{metrics['trainable_parameters']:,} parameters) for `{params.model.name_or_path}`, trained on "
         f"{metrics['train_lines']} lines for {metrics['optimizer_steps']} steps.\n\n"
         f"Validation loss per token: {metrics['val_loss_before']:.3f} before, {metrics['val_loss']:.3f} after, "
-        f"{metrics['val_loss_shuffled_pictures']:.3f} with shuffled pictures. Error rates: `metrics/evaluation.json`.\n\n"
+        f"{metrics['val_loss_shuffled_pictures']:.3f} with shuffled pictures. "
+        "Error rates: `metrics/evaluation.json`.\n\n"
         f"Read new photographs with `python -m stages.read`: mode {params.encode.mode}, at most "
         f"{params.encode.max_tiles} tiles.\n"
     )

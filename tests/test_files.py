@@ -28,9 +28,11 @@ def test_a_failure_while_writing_leaves_the_previous_file_and_no_rubbish(tmp_pat
 def test_a_full_disk_is_named_with_its_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(OSError, match=r"a\.txt could not be written \(No space left.*previous file is intact"):
-        with write_atomically(path):
-            raise OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(OSError, match=r"a\.txt could not be written \(No space left.*previous file is intact"),
+        write_atomically(path),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert path.read_text(encoding="utf-8") == "old"
 
 

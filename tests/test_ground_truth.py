@@ -33,7 +33,9 @@ def only_rejection(truth: GroundTruth) -> Rejection:
 
 
 def test_rows_become_samples_in_their_order(tmp_path: Path) -> None:
-    truth = read(tmp_path, ["b.jpg", "sub/стр 1 🙂.png"], "b.jpg,два,p1,Аня\nsub/стр 1 🙂.png,раз,,\n", "file,text,page,hand")
+    truth = read(
+        tmp_path, ["b.jpg", "sub/стр 1 🙂.png"], "b.jpg,два,p1,Аня\nsub/стр 1 🙂.png,раз,,\n", "file,text,page,hand"
+    )
     assert [(s.name, s.text, s.page, s.hand, s.row) for s in truth.samples] == [
         ("b.jpg", "два", "p1", "Аня", 2),
         ("sub/стр 1 🙂.png", "раз", "", "", 3),

@@ -123,7 +123,9 @@ def test_a_validation_picture_reads_exactly_as_in_the_prediction_file(demo: Path
     for name, flags in (("adapter", []), ("base", ["--base"])):
         lines = (demo / f"data/predictions/{name}.jsonl").read_text(encoding="utf-8").splitlines()
         predictions = {record["image_id"]: record for record in map(json.loads, lines)}
-        output = run(demo, sys.executable, "-m", "stages.read", "data/processed/val/images", "--format", "jsonl", *flags)
+        output = run(
+            demo, sys.executable, "-m", "stages.read", "data/processed/val/images", "--format", "jsonl", *flags
+        )
         records = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         assert len(records) == len(predictions)
         for record in records:

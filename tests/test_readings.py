@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import validation_set
+from validation_set import read_predictions, write_predictions, write_validation_set
 
 from stages.lib.failures import Refusal
 from stages.lib.metadata import Sample, read_metadata
 from stages.lib.readings import READERS, Line, read_lines
-from validation_set import read_predictions, write_predictions, write_validation_set
 
 
 def read(root: Path) -> list[Line]:
@@ -52,6 +52,13 @@ def test_a_line_that_cannot_be_read_is_named_by_its_number(tmp_path: Path) -> No
         read(tmp_path)
 
 
+def test_a_file_that_is_wrong_throughout_gives_a_short_message(tmp_path: Path) -> None:
+    write_validation_set(tmp_path, [("p1", "a", "a", "a")] * 50)
+    write_predictions(tmp_path, "base", [{"text": "a"}] * 50)
+    with pytest.raises(Refusal, match="line 20: .*\n  and 30 more$"):
+        read(tmp_path)
+
+
 def test_a_missing_file_names_the_stage_that_writes_it(tmp_path: Path) -> None:
     write_validation_set(tmp_path)
     (tmp_path / "data/predictions/adapter.jsonl").unlink()
@@ -73,6 +80,7 @@ def test_metadata_without_validation_samples_is_refused(tmp_path: Path) -> None:
 def test_equal_page_names_of_two_hands_are_two_pages(tmp_path: Path) -> None:
     line = read(write_validation_set(tmp_path))[0]
     names = {
-        Line(Sample(**{**vars(line.sample), "hand": hand}), line.base, line.adapter).page for hand in ("", "Анна", "Пётр")
+        Line(Sample(**{**vars(line.sample), "hand": hand}), line.base, line.adapter).page
+        for hand in ("", "Анна", "Пётр")
     }
     assert len(names) == 3

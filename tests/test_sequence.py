@@ -18,7 +18,9 @@ from stages.lib.sequence import (
 )
 
 
-def test_the_prompt_has_no_space_behind_it_and_one_id_per_vision_token(model_folder: Path, special: SpecialTokens) -> None:
+def test_the_prompt_has_no_space_behind_it_and_one_id_per_vision_token(
+    model_folder: Path, special: SpecialTokens
+) -> None:
     tokenizer = read_tokenizer(model_folder)
     ids = build_prompt_ids(tokenizer, special, vision_tokens=5)
     assert ids[:6] == [special.bos] + [special.image] * 5
@@ -47,7 +49,12 @@ def test_padding_stands_on_the_asked_side_and_is_masked() -> None:
 
 def test_the_collator_refuses_another_number_of_vision_tokens_than_image_ids(special: SpecialTokens) -> None:
     ids = [special.bos, special.image, special.image, 9]
-    sample = {"image_id": "00007", "input_ids": ids, "labels": [-100, -100, -100, 9], "vision_tokens": torch.zeros(3, 4)}
+    sample = {
+        "image_id": "00007",
+        "input_ids": ids,
+        "labels": [-100, -100, -100, 9],
+        "vision_tokens": torch.zeros(3, 4),
+    }
     with pytest.raises(ValueError, match=r"00007: 2 image ids but 3 vision tokens"):
         CachedVisionCollator(special)([sample])
 

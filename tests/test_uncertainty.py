@@ -67,7 +67,8 @@ def test_blocks_do_not_change_the_draws(noisy: PairedRates, monkeypatch: pytest.
 
 def test_few_pages_get_the_exact_p_value() -> None:
     differences = [5, 3, -1, 2]
-    sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in itertools.product((1, -1), repeat=4)]
+    signs = itertools.product((1, -1), repeat=4)
+    sums = [abs(sum(s * d for s, d in zip(row, differences, strict=True))) for row in signs]
     exact = sum(value >= 9 for value in sums) / 16
     base = [20 + difference for difference in differences]
     assert permutation_p_value(rates(base, [20] * 4, [100] * 4), 1000, seed=1) == exact

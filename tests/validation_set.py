@@ -42,7 +42,7 @@ def write_validation_set(
                     "prediction": reading,
                     "new_tokens": len(reading) + 1,
                     "runaway": "нет нет" in reading,
-                    "confidence": 0.9 - number / 100,
+                    "confidence": round(1 / number, 4),
                 }
             )
     write(root / "data/processed/metadata.json", json.dumps(samples, ensure_ascii=False))

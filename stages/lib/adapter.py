@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from stages.lib.failures import Refusal
@@ -49,9 +50,37 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Base model and trained adapter, in evaluation mode. Refusal when the folder holds no adapter."""
+    """Base model and trained adapter, in evaluation mode. Refusal when the folder holds no adapter that fits."""
     if not (folder / "adapter_config.json").exists():
         raise Refusal(f"{folder} holds no adapter (adapter_config.json); run `dvc repro train`")
-    adapted = PeftModel.from_pretrained(model, folder)
+    adapted = get_peft_model(model, LoraConfig.from_pretrained(str(folder)))
     assert isinstance(adapted, PeftModel)
+    load_adapter_weights(adapted, folder)
     return adapted.eval()
+
+
+def load_adapter_weights(model: PeftModel, folder: Path) -> None:
+    """Copy an adapter's weights, under native or official names, into the adapter that `model` has.
+
+    PEFT's own loader renames native names a second time by transformers' conversion rules for this architecture
+    (`language_model.layers` contains `model.layers`), finds none of them, and only warns; the adapter then stays
+    untrained. Here every weight must find its place: Refusal lists what is missing or left over.
+    """
+    stored = {
+        name.replace("base_model.model.model.layers.", "base_model.model.model.language_model.layers."): tensor
+        for name, tensor in load_file(folder / "adapter_model.safetensors").items()
+    }
+    own = {name.replace(".default.", "."): weight for name, weight in model.named_parameters() if ".lora_" in name}
+    missing, unknown = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
+    if missing or unknown:
+        raise Refusal(
+            f"the adapter in {folder} does not fit this base model: {len(missing)} weights missing "
+            f"({', '.join(missing[:3])}), {len(unknown)} unknown ({', '.join(unknown[:3])})"
+        )
+    for name, weight in own.items():
+        if weight.shape != stored[name].shape:
+            raise Refusal(
+                f"the adapter in {folder} does not fit this base model: {name} is {tuple(stored[name].shape)}, "
+                f"expected {tuple(weight.shape)}"
+            )
+        weight.data.copy_(stored[name])

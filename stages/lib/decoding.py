@@ -67,7 +67,9 @@ def transcribe(
             part = order[start : start + params.batch_size]
             tokens = [vision_tokens[i].to(model.device) for i in part]
             prompts = [build_prompt_ids(tokenizer, special, len(t)) for t in tokens]
-            inputs = {name: tensor.to(model.device) for name, tensor in pad_batch(prompts, special.pad, side="left").items()}
+            inputs = {
+                name: tensor.to(model.device) for name, tensor in pad_batch(prompts, special.pad, side="left").items()
+            }
             recorder = ConfidenceRecorder()
             output = model.generate(
                 **inputs,

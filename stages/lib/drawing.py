@@ -155,7 +155,7 @@ def _smooth_noise(rng: np.random.Generator, length: int, knots: int) -> np.ndarr
     fraction = position % 1
     blend = (1 - np.cos(np.pi * fraction)) / 2
     low = np.minimum(position.astype(int), knots)
-    return ((1 - blend) * values[low] + blend * values[low + 1]).astype(np.float32)
+    return np.asarray((1 - blend) * values[low] + blend * values[low + 1], np.float32)
 
 
 def _paper(hand: Hand, rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -28,7 +28,9 @@ def write_atomically(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise OSError(error.errno, f"{path} could not be written ({error.strerror}); the previous file is intact") from error
+        raise OSError(
+            error.errno, f"{path} could not be written ({error.strerror}); the previous file is intact"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -156,7 +156,9 @@ def _why_unidentified(path: Path) -> str:
         start = file.read(12)
     if start[4:8] == b"ftyp" and not start.startswith(b"avi", 8) and "HEIF" not in _formats():
         return "HEIC/HEIF: the optional reader is missing; install it with `pip install pillow-heif`, or save as JPEG"
-    return f"not a readable picture: no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, or damaged; begins with {start[:8]!r}"
+    return (
+        f"not a readable picture: no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, or damaged; begins with {start[:8]!r}"
+    )
 
 
 def _check_size(path: Path, size: tuple[int, int], limits: ImageLimits) -> None:

@@ -23,6 +23,7 @@ from transformers import (
     UnlimitedOcrConfig,
     UnlimitedOcrForConditionalGeneration,
 )
+from transformers.utils import logging
 
 from stages.lib.failures import Refusal
 from stages.lib.sequence import SpecialTokens
@@ -48,10 +49,12 @@ def find_model(name_or_path: str, revision: str | None, *, weights: bool = True)
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_path) or name_or_path.startswith("models/"):
-        raise ModelError(f"model.name_or_path: there is no folder {name_or_path!r}, and it is not a hub id (owner/name)")
+        raise ModelError(
+            f"model.name_or_path: there is no folder {name_or_path!r}, and it is not a hub id (owner/name)"
+        )
     if revision is None:
         raise ModelError(
-            f"model.revision: the hub id {name_or_path} needs the 40-digit commit to load, so that a run can be repeated"
+            f"model.revision: the hub id {name_or_path} needs its 40-digit commit, so that a run can be repeated"
         )
     patterns = SMALL_FILES + (WEIGHT_FILES if weights else [])
     try:
@@ -88,19 +91,22 @@ def load_base_model(
     if not vision:
         _shrink_vision(config)
     kind: Any = (
-        UnlimitedOcrForConditionalGeneration
-        if isinstance(config, UnlimitedOcrConfig)
-        else AutoModelForImageTextToText
+        UnlimitedOcrForConditionalGeneration if isinstance(config, UnlimitedOcrConfig) else AutoModelForImageTextToText
     )
-    model, report = kind.from_pretrained(
-        folder,
-        config=config,
-        dtype=dtype,
-        attn_implementation=attn_implementation,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # reported below, as an error unless it is the vision tower left out on purpose
-        local_files_only=True,
-    )
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call] # its table of keys says less than the error below, and cries wolf without vision
+    try:
+        model, report = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # an error below, unless it is the vision tower left out on purpose
+            local_files_only=True,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
     problems = []
     for name in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = sorted(key if isinstance(key, str) else key[0] for key in report[name])
@@ -230,7 +236,8 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
     """The ids of the four special tokens; ValueError names those that the tokenizer lacks."""
     ids = {name: tokenizer.token_to_id(name) for name in (BOS, EOS, PAD, IMAGE)}
-    missing = [name for name, token_id in ids.items() if token_id is None]
+    found = {name: token_id for name, token_id in ids.items() if token_id is not None}
+    missing = sorted(ids.keys() - found.keys())
     if missing:
         raise ValueError(f"tokenizer.json lacks the special tokens {missing}; is this a DeepSeek-OCR tokenizer?")
-    return SpecialTokens(ids[BOS], ids[EOS], ids[PAD], ids[IMAGE])
+    return SpecialTokens(found[BOS], found[EOS], found[PAD], found[IMAGE])

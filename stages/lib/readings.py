@@ -18,7 +18,7 @@ from stages.lib.metadata import Sample
 from stages.lib.metrics import Score, score
 
 READERS = ("base", "adapter")
-IDS_SHOWN = 20
+SHOWN = 20  # ids, or lines that cannot be read, in one message
 
 
 class Prediction(BaseModel):
@@ -82,17 +82,18 @@ def read_predictions(path: Path, image_ids: Sequence[str]) -> dict[str, Predicti
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
             problems.append(f"line {number}: {where + ': ' if where else ''}{problem['msg']}")
-    counts = Counter(prediction.image_id for prediction in predictions)
-    findings = {
-        "no prediction for": sorted(set(image_ids) - set(counts)),
-        "prediction for an image that is not in validation": sorted(set(counts) - set(image_ids)),
-        "more than one prediction for": sorted(name for name, count in counts.items() if count > 1),
-    }
-    problems += [f"{finding}: {_listed(names)}" for finding, names in findings.items() if names]
+    if not problems:  # which ids are missing cannot be told while there are lines that cannot be read
+        counts = Counter(prediction.image_id for prediction in predictions)
+        findings = {
+            "no prediction for": sorted(set(image_ids) - set(counts)),
+            "prediction for an image that is not in validation": sorted(set(counts) - set(image_ids)),
+            "more than one prediction for": sorted(name for name, count in counts.items() if count > 1),
+        }
+        problems = [f"{finding}: {_listed(names)}" for finding, names in findings.items() if names]
     if problems:
         raise Refusal(
             f"{path.as_posix()} does not fit the {len(image_ids)} validation line(s); "
-            "remedy: `dvc repro --force transcribe`\n  " + "\n  ".join(problems)
+            f"remedy: `dvc repro --force transcribe`\n  {_listed(problems, separator=chr(10) + '  ')}"
         )
     return {prediction.image_id: prediction for prediction in predictions}
 
@@ -123,6 +124,6 @@ def read_lines(samples: Sequence[Sample], prediction_files: dict[str, Path]) -> 
     return [Line(sample, reading("base", sample), reading("adapter", sample)) for sample in validation]
 
 
-def _listed(names: Sequence[str]) -> str:
-    rest = len(names) - IDS_SHOWN
-    return ", ".join(names[:IDS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+def _listed(names: Sequence[str], separator: str = ", ") -> str:
+    rest = len(names) - SHOWN
+    return separator.join([*names[:SHOWN], *([f"and {rest} more"] if rest > 0 else [])])

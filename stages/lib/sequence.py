@@ -53,7 +53,8 @@ def build_training_ids(
     answer = [*tokenizer.encode(text, add_special_tokens=False).ids, special.eos]
     if len(prompt) + len(answer) > max_tokens:
         raise SequenceTooLong(
-            f"{len(prompt) + len(answer)} tokens ({vision_tokens} vision, {len(answer)} text), the limit is {max_tokens}"
+            f"{len(prompt) + len(answer)} tokens ({vision_tokens} vision, {len(answer)} text), "
+            f"the limit is {max_tokens}"
         )
     return prompt + answer, [IGNORED_LABEL] * len(prompt) + answer
 
@@ -79,12 +80,12 @@ def pad_batch(
 
 
 def as_image_outputs(vision_tokens: Sequence[torch.Tensor]) -> dict[str, BaseModelOutputWithPooling]:
-    """Vision tokens, one (tokens, width) tensor per picture, in the form that `forward(mm_encoder_outputs=...)` takes."""
+    """Vision tokens, one (tokens, width) tensor per picture, in the form that the model's `mm_encoder_outputs` takes."""
     return {"image": BaseModelOutputWithPooling(pooler_output=list(vision_tokens))}  # type: ignore[arg-type]
 
 
 class CachedVisionCollator:
-    """Samples with `image_id`, `input_ids`, `labels` and `vision_tokens` (tokens, width) become one batch of the decoder.
+    """Samples with `image_id`, `input_ids`, `labels` and `vision_tokens` (tokens, width) become one batch.
 
     A module-level class without open files, so that spawned workers can pickle it.
     """

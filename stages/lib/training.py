@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback
 
+from stages.lib.adapter import load_adapter_weights
 from stages.lib.failures import Refusal
 from stages.lib.features import FeatureCache
 from stages.lib.files import write_text
@@ -103,9 +104,10 @@ class TokenWeightedTrainer(Trainer):
     A batch of 8 and 8 accumulated batches of 1 therefore give the same gradient.
     """
 
+    model: Any
     model_accepts_loss_kwargs = True  # the Trainer then counts the labels of a whole accumulated step
 
-    def compute_loss(  # type: ignore[override]
+    def compute_loss(
         self,
         model: torch.nn.Module,
         inputs: dict[str, Any],
@@ -122,21 +124,23 @@ class TokenWeightedTrainer(Trainer):
             )
         return (loss, {}) if return_outputs else loss
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_adapter_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+
     def evaluate(self, eval_dataset: Any = None, **_: Any) -> dict[str, float]:  # type: ignore[override]
         """Mean loss per label over the validation samples."""
-        metrics = {"eval_loss": self.mean_loss(eval_dataset if eval_dataset is not None else self.eval_dataset)}
-        self.log(metrics)
-        return metrics
+        return {"eval_loss": self.mean_loss(self.eval_dataset if eval_dataset is None else eval_dataset)}
 
     @torch.no_grad()
     def mean_loss(self, dataset: Any) -> float:
         """Mean cross-entropy per label, in nats."""
-        self.model.eval()
+        model: Any = self.model
+        model.eval()
         total = count = 0.0
         for batch in self.get_eval_dataloader(dataset):
-            loss, labels = label_logits_loss(self.model, self._prepare_inputs(batch))
+            loss, labels = label_logits_loss(model, self._prepare_inputs(batch))
             total, count = total + float(loss), count + float(labels)
-        self.model.train()
+        model.train()
         return total / count
 
 

@@ -1,0 +1,208 @@
+"""The report: complete, self-contained, escaped, and usable without its script."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from validation_set import PARAMS, ROWS, write, write_validation_set
+
+from stages.evaluate import evaluate
+from stages.lib.metrics import comparable
+from stages.lib.report import mark_differences, read_curves, show_spaces
+
+CHROMIUM = shutil.which("chromium")
+EVIL = "<script>alert('x')</script> & \"quoted\""
+
+
+def write_report(root: Path, **changes: int | float) -> str:
+    evaluate(root, PARAMS.model_copy(update=changes))
+    return (root / "metrics/report/index.html").read_text(encoding="utf-8")
+
+
+def without_markup(text: str) -> str:
+    return html.unescape(re.sub(r"<[^>]+>", "", text))
+
+
+def cards(page: str) -> list[str]:
+    return re.findall(r'<li class="line".*?</li>', page, re.DOTALL)
+
+
+class Structure(HTMLParser):
+    """Collects ids, what refers to them, tags left open, and every address."""
+
+    VOID = ("meta", "img", "line", "polyline", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.mismatched: list[str] = []
+        self.images_without_words = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if "id" in values:
+            self.ids.append(values["id"])
+        self.references += values.get("aria-labelledby", "").split()
+        for name in ("href", "src"):
+            if name in values:
+                self.addresses.append(values[name])
+        if tag == "img" and not values.get("alt"):
+            self.images_without_words += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID and (not self.open or self.open.pop() != tag):
+            self.mismatched.append(tag)
+
+
+def test_every_line_is_there_with_picture_transcription_and_both_readings(tmp_path: Path) -> None:
+    page = write_report(write_validation_set(tmp_path))
+    assert len(cards(page)) == len(ROWS)
+    for number, (_, truth, base, adapter) in enumerate(ROWS, start=2):
+        card = next(card for card in cards(page) if f'id="line-{number:05d}"' in card)
+        assert 'src="data:image/jpeg;base64,' in card
+        shown = [without_markup(text).strip() for text in re.findall(r'<dd class="text".*?>(.*?)</dd>', card)]
+        assert shown == [truth, adapter, base or "nothing read"]
+
+
+def test_the_worst_line_of_the_adapter_comes_first(tmp_path: Path) -> None:
+    first, second, *_ = cards(write_report(write_validation_set(tmp_path)))
+    assert 'id="line-00003"' in first and "1 wrong, 0 missing, 0 extra" in first
+    assert "no error" in second
+
+
+def test_the_headline_and_the_verdict_are_those_of_the_numbers(tmp_path: Path) -> None:
+    page = without_markup(write_report(write_validation_set(tmp_path))).replace("\u00a0", " ")
+    assert "The adapter reads 2.3 % of the characters wrong (95 % interval 0.0–5.0 %)" in page
+    assert "the base model alone 54.5 %" in page
+
+
+def test_one_line_says_what_it_cannot_tell(tmp_path: Path) -> None:
+    page = without_markup(write_report(write_validation_set(tmp_path, ROWS[:1]))).replace("\u00a0", " ")
+    assert "Too few to say: 1 validation line from 1 page." in page
+    assert "percentage points above" not in page
+
+
+def test_nothing_in_it_leaves_the_file(tmp_path: Path) -> None:
+    page = write_report(write_validation_set(tmp_path))
+    structure = Structure()
+    structure.feed(page)
+    assert all(address.startswith(("#", "data:image/jpeg;base64,")) for address in structure.addresses)
+    assert "http://" not in page and "https://" not in page and "@import" not in page and "url(" not in page
+    assert "default-src 'none'" in page
+
+
+def test_the_markup_is_closed_ids_are_unique_and_references_lead_somewhere(tmp_path: Path) -> None:
+    structure = Structure()
+    structure.feed(write_report(write_validation_set(tmp_path)))
+    assert structure.open == structure.mismatched == []
+    assert len(structure.ids) == len(set(structure.ids))
+    targets = {address[1:] for address in structure.addresses if address.startswith("#")}
+    assert targets | set(structure.references) <= set(structure.ids)
+    assert structure.images_without_words == 0
+
+
+def test_text_from_outside_is_shown_and_never_run(tmp_path: Path) -> None:
+    root = write_validation_set(tmp_path, [(EVIL, EVIL, EVIL + "x", EVIL)])
+    write(root / "metrics/rejected.csv", f'file,row,reason\n"{EVIL.replace(chr(34), chr(34) * 2)}",3,<b>bad</b>: 1\n')
+    write(root / "metrics/train.json", '{"findings": {"TRAIN-001": "<i>x</i>"}, "note": "<img src=x>"}')
+    page = write_report(root)
+    assert "<script>alert" not in page and "<b>bad" not in page and "<i>x" not in page and "<img src=x" not in page
+    assert page.count("<script>") == 1
+    text = re.search(r'<dd class="text".*?>(.*?)</dd>', cards(page)[0])
+    assert text is not None and without_markup(text[1]) == EVIL
+
+
+def test_without_its_script_every_line_is_visible_and_the_controls_are_not(tmp_path: Path) -> None:
+    page = write_report(write_validation_set(tmp_path), worst_lines=1)
+    assert not any(re.match(r"<li[^>]* hidden", card) for card in cards(page))
+    assert '<div class="tools" hidden>' in page
+    assert 'data-first="1"' in page
+
+
+def test_training_data_and_settings_are_told_where_they_are_recorded(tmp_path: Path) -> None:
+    root = write_validation_set(tmp_path)
+    bare = write_report(root)
+    assert "No record of a training run" in bare and "<polyline" not in bare
+    write(root / "metrics/train.json", '{"val_loss": 0.4, "val_loss_shuffled_pictures": 5.0, "optimizer_steps": 1200}')
+    write(root / "metrics/curves/val_loss.csv", "step,loss\n10,2.0\n20,1.0\n")
+    write(root / "metrics/rejected.csv", "file,row,reason\na.jpg,3,too small: 1 x 1 px\nb.jpg,4,too small: 2 x 1 px\n")
+    page = write_report(root)
+    assert "It reads, it does not recite" in page and "1,200" in page
+    assert '<polyline class="series1" points="50.00,0.00 100.00,50.00"/>' in page
+    assert "2 × too small" in page and "too small: 2 x 1 px" in page
+    assert "bootstrap_samples" in page
+
+
+def test_differences_give_the_prediction_back_and_name_what_is_missing() -> None:
+    stretches = mark_differences("номер дома 14.", "немер  дома14.ю")
+    assert "".join(text for kind, text in stretches if kind != "deletion") == comparable("немер  дома14.ю")
+    assert [stretch for stretch in stretches if stretch[0] != "equal"] == [
+        ("substitution", "е"),
+        ("deletion", " "),
+        ("insertion", "ю"),
+    ]
+
+
+def test_invisible_characters_are_named() -> None:
+    assert [show_spaces(text) for text in ("", " ", "ё", "\u200b", "\u0301a")] == [
+        "nothing",
+        "␣",
+        "ё",
+        "U+200B",
+        "\u0301a",
+    ]
+
+
+def test_a_folder_without_curves_is_no_curve(tmp_path: Path) -> None:
+    assert read_curves(tmp_path / "curves") is None
+
+
+def test_a_thousand_lines_stay_under_25_mb(tmp_path: Path) -> None:
+    rows = [
+        (f"p{number // 8}", "Деньги лежат в сахарнице, 40 руб.", "Дсньтн жат", "Деньги лсжат в")
+        for number in range(1000)
+    ]
+    page = write_report(write_validation_set(tmp_path, rows, (900, 72)), bootstrap_samples=100)
+    assert len(cards(page)) == 1000
+    assert len(page.encode()) < 25_000_000
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium on the PATH")
+def test_in_a_browser_the_list_is_shortened_and_nothing_is_blocked_or_broken(tmp_path: Path) -> None:
+    page = write_report(write_validation_set(tmp_path), worst_lines=2)
+    write(tmp_path / "report.html", page)
+    ended = subprocess.run(
+        [
+            str(CHROMIUM),
+            *(
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--enable-logging=stderr",
+            ),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom",
+            (tmp_path / "report.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert "2 of 4 shown" in ended.stdout
+    assert sum(bool(re.match(r"<li[^>]* hidden", card)) for card in cards(ended.stdout)) == 2
+    assert "CONSOLE" not in ended.stderr, ended.stderr

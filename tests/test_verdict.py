@@ -1,0 +1,99 @@
+"""The verdict: what is said must follow from the numbers, and no more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stages.lib.verdict import count, describe_loss, interval, judge, percent
+
+
+def summary(
+    base: float, adapter: float, ends: tuple[float, float] | None, p_value: float, pages: int
+) -> dict[str, Any]:
+    low, high = ends or (None, None)
+    rates = {"cer_low": None if ends is None else 0.09, "cer_high": None if ends is None else 0.161}
+    return {
+        "base": {"cer": base, **rates},
+        "adapter": {"cer": adapter, **rates},
+        "difference": {
+            "cer": base - adapter,
+            "cer_low": low,
+            "cer_high": high,
+            "relative": (base - adapter) / base if base else None,
+            "p_value": p_value if ends else None,
+        },
+        "n_lines": 4 * pages,
+        "n_characters": 100 * pages,
+        "n_pages": pages,
+    }
+
+
+def test_the_headline_gives_both_rates_and_the_interval_in_words() -> None:
+    verdict = judge(summary(0.35, 0.123, (0.15, 0.3), 0.001, 30), 0.95, 5)
+    assert verdict.headline.replace("\u00a0", " ") == (
+        "The adapter reads 12.3 % of the characters wrong (95 % interval 9.0–16.1 %); the base model alone 35.0 %."
+    )
+
+
+@pytest.mark.parametrize(
+    ("ends", "p_value", "state", "answer"),
+    [
+        ((0.15, 0.3), 0.001, "improved", "Yes"),
+        ((0.01, 0.3), 0.2, "open", "Not shown"),
+        ((-0.01, 0.3), 0.03, "open", "Not shown"),
+        ((-0.3, -0.1), 0.001, "worse", "No"),
+    ],
+)
+def test_an_answer_needs_interval_and_p_value_to_agree(
+    ends: tuple[float, float], p_value: float, state: str, answer: str
+) -> None:
+    base, adapter = (0.1, 0.3) if state == "worse" else (0.3, 0.1)
+    verdict = judge(summary(base, adapter, ends, p_value, 30), 0.95, 5)
+    assert verdict.state == state
+    assert verdict.answer.startswith(answer)
+    assert ("clear of zero" in verdict.sureness) == (ends[0] > 0 or ends[1] < 0)
+
+
+def test_a_perfect_base_model_can_only_get_worse() -> None:
+    assert judge(summary(0.0, 0.2, (-0.3, -0.1), 0.001, 30), 0.95, 5).answer == "No, it has become worse."
+
+
+def test_few_pages_are_called_few_and_many_are_not() -> None:
+    few, many = (judge(summary(0.3, 0.1, (0.1, 0.3), 0.01, pages), 0.95, 5) for pages in (8, 20))
+    assert "8\u00a0validation pages are few" in few.limits[0]
+    assert not any("few" in limit for limit in many.limits)
+
+
+def test_one_validation_line_gets_no_interval_and_says_what_it_cannot_tell() -> None:
+    one = {**summary(0.5, 0.2, None, 1.0, 1), "n_lines": 1, "n_characters": 40}
+    verdict = judge(one, 0.95, 5)
+    text = " ".join((verdict.headline, verdict.answer, verdict.sureness, *verdict.limits)).replace("\u00a0", " ")
+    assert verdict.state == "too few" and "interval 9" not in text
+    assert "Too few to say: 1 validation line from 1 page." in text
+    assert "on the one validation line" in text
+    assert "cannot tell how well the next page will be read" in text
+    assert "8 letters moves the rate by 20.0 percentage points" in text
+    assert "at least 5 pages" in text
+
+
+def test_more_errors_than_characters_are_not_called_a_share_of_the_characters() -> None:
+    headline = judge(summary(2.5, 1.2, (0.4, 2.0), 0.01, 30), 0.95, 5).headline.replace("\u00a0", " ")
+    assert "makes more errors than there are characters: 120.0 %" in headline
+    assert "of the characters wrong" not in headline
+
+
+def test_looking_at_the_pictures_shows_in_the_loss() -> None:
+    train = {"val_loss": 0.4, "val_loss_shuffled_pictures": 5.0, "val_lines": 30}
+    assert str(describe_loss(train)).startswith("It reads")
+    assert str(describe_loss({**train, "val_loss_shuffled_pictures": 0.45})).startswith("It may recite")
+    assert describe_loss({**train, "val_lines": 1}) is None
+    assert describe_loss({"val_loss": 0.4}) is None
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert percent(0.1234) == "12.3\u00a0%"
+    assert percent(None) == "–"
+    assert interval(-0.012, 0.034) == "−1.2 to 3.4\u00a0%"
+    assert (count(1, "line"), count(1200, "line")) == ("1\u00a0line", "1,200\u00a0lines")

@@ -1,7 +1,7 @@
 """Prepare: photographs and their transcriptions become samples for training and validation.
 
-Reads   data/raw/: pictures in any sub-folders, annotations.csv (filename, text and perhaps page, hand);
-        parameters `prepare`.
+Reads   data/raw/: pictures in any sub-folders, annotations.csv (filename, text and perhaps page, hand); the base
+        model's tokenizer; parameters `prepare`, and those of `model`, `encode`, `train` that decide what fits.
 Writes  data/processed/{train,val}/images/<image id>.jpg, data/processed/metadata.json (last: without it the folder is
         not whole), metrics/rejected.csv (file, row, reason).
 Refuses what cannot be one sample, row by row; the whole run when more than `prepare.max_rejected_share` is refused or
@@ -25,6 +25,7 @@ from stages.lib.conversion import convert_pictures
 from stages.lib.duplicates import Picture, find_same_pictures
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.files import write_json, write_text
+from stages.lib.fit import SequenceLimit
 from stages.lib.ground_truth import TranscribedImage, read_ground_truth
 from stages.lib.images import ImageLimits
 from stages.lib.metadata import METADATA, Sample
@@ -57,7 +58,12 @@ class Summary:
 
 
 def prepare(
-    raw: Path, processed: Path, rejected_csv: Path, params: PrepareParams, workers: int | None = None
+    raw: Path,
+    processed: Path,
+    rejected_csv: Path,
+    params: PrepareParams,
+    limit: SequenceLimit,
+    workers: int | None = None,
 ) -> Summary:
     """Make the samples of `raw` in `processed`, which is emptied first; list in `rejected_csv` what did not become one.
 
@@ -76,10 +82,13 @@ def prepare(
     accepted: list[tuple[TranscribedImage, Picture]] = []
     rejections = list(truth.rejections)
     for sample, result in zip(truth.samples, results, strict=True):
-        if isinstance(result, Picture):
-            accepted.append((sample, result))
-        else:
+        if not isinstance(result, Picture):
             rejections.append(Rejection(sample.name, sample.row, result))
+        elif problem := limit.why_not(sample.text, result.width_px, result.height_px):
+            result.path.unlink()
+            rejections.append(Rejection(sample.name, sample.row, problem))
+        else:
+            accepted.append((sample, result))
     write_rejections(rejected_csv, rejections)
     try:
         _refuse_too_many(rejections, len(accepted), params.max_rejected_share, rejected_csv)
@@ -199,7 +208,8 @@ def _print_some(lines: Sequence[str], what: str) -> None:
 
 
 def main() -> None:
-    print(prepare(RAW, METADATA.parent, REJECTED, read_params().prepare))
+    params = read_params()
+    print(prepare(RAW, METADATA.parent, REJECTED, params.prepare, SequenceLimit.of(params)))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def test_new_pages_move_few_of_the_old_samples() -> None:
     before = validation(old, split(old))
     new = [*old, *pages([3] * 10, "новая")]
     after = validation(new, split(new)) & set(old)
-    assert len(before ^ after) <= 0.1 * len(old)
+    assert len(before ^ after) <= 0.15 * len(old)
 
 
 def test_one_group_is_an_error_that_says_what_ties_it_together() -> None:

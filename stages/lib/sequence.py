@@ -80,7 +80,7 @@ def pad_batch(
 
 
 def as_image_outputs(vision_tokens: Sequence[torch.Tensor]) -> dict[str, BaseModelOutputWithPooling]:
-    """Vision tokens, one (tokens, width) tensor per picture, in the form that the model's `mm_encoder_outputs` takes."""
+    """Vision tokens, one (tokens, width) tensor per picture, as the model's `mm_encoder_outputs` takes them."""
     return {"image": BaseModelOutputWithPooling(pooler_output=list(vision_tokens))}  # type: ignore[arg-type]
 
 

@@ -129,7 +129,10 @@ class TokenWeightedTrainer(Trainer):
 
     def evaluate(self, eval_dataset: Any = None, **_: Any) -> dict[str, float]:  # type: ignore[override]
         """Mean loss per label over the validation samples."""
-        return {"eval_loss": self.mean_loss(self.eval_dataset if eval_dataset is None else eval_dataset)}
+        metrics = {"eval_loss": self.mean_loss(self.eval_dataset if eval_dataset is None else eval_dataset)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     @torch.no_grad()
     def mean_loss(self, dataset: Any) -> float:

@@ -1,0 +1,57 @@
+"""Does a sample fit the model? Known before any model is loaded: from its text, its size in pixels and the tokenizer."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from stages.lib.model import find_model, read_tokenizer, special_tokens
+from stages.lib.params import Params
+from stages.lib.sequence import SequenceTooLong, SpecialTokens, build_training_ids
+from stages.lib.views import ViewSizes, choose_grid, count_tokens, read_view_sizes
+
+
+@dataclass(frozen=True)
+class SequenceLimit:
+    """What decides how many tokens a sample takes, and how many it may take."""
+
+    tokenizer: Tokenizer
+    special: SpecialTokens
+    sizes: ViewSizes
+    mode: str
+    max_tiles: int
+    max_tokens: int
+
+    @classmethod
+    def of(cls, params: Params) -> SequenceLimit:
+        """The limit of the chosen base model; only its small files are needed."""
+        folder = find_model(params.model.name_or_path, params.model.revision, weights=False)
+        tokenizer = read_tokenizer(folder)
+        return cls(
+            tokenizer,
+            special_tokens(tokenizer),
+            read_view_sizes(folder),
+            params.encode.mode,
+            params.encode.max_tiles,
+            params.train.max_tokens,
+        )
+
+    def why_not(self, text: str, width_px: int, height_px: int) -> str | None:
+        """Why the sample cannot be trained on ("text too long: ...", "character: ..."), or None when it can."""
+        lost = sorted({character for character in text if not self._survives(character)})
+        if lost:
+            names = ", ".join(f"{c!r} ({unicodedata.name(c, 'unnamed')})" for c in lost)
+            return f"character: the tokenizer cannot express {names}"
+        grid = choose_grid(width_px, height_px, self.sizes.tile, self.max_tiles) if self.mode == "gundam" else (1, 1)
+        vision_tokens = count_tokens(self.mode, grid, self.sizes)
+        try:
+            build_training_ids(self.tokenizer, self.special, vision_tokens, text, self.max_tokens)
+        except SequenceTooLong as error:
+            return f"text too long: {error} (train.max_tokens)"
+        return None
+
+    def _survives(self, character: str) -> bool:
+        ids = self.tokenizer.encode(character, add_special_tokens=False).ids
+        return self.tokenizer.decode(ids) == character

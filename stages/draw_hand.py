@@ -1,4 +1,4 @@
-"""Draw the demo hand: about 130 photographed lines "by one writer" for data/raw.
+"""Draw the demo hand: 200 photographed lines "by one writer" for data/raw.
 
 Reads   demo/texts/hand.tsv (page, text) and the font in demo/fonts/demo_hand, which the base model was not trained on.
 Writes  data/raw/<page>/<page>-<line>.jpg and data/raw/annotations.csv (filename, text, page, hand).
@@ -55,7 +55,7 @@ def draw_hand(texts: Path, font: Path, raw: Path) -> int:
             name = f"{page}/{page}-{number}.jpg"
             picture = draw_line(text, font, hand, rng, int(rng.integers(*LINE_HEIGHT_PX)))
             with write_atomically(raw / name) as temporary:
-                picture.save(temporary, "JPEG", quality=85)
+                picture.save(temporary, "JPEG", quality=80)
             table.writerow([name, text, page, "demo"])
     write_text(raw / "annotations.csv", rows.getvalue())
     return sum(map(len, pages.values()))

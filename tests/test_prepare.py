@@ -85,7 +85,7 @@ def test_samples_are_upright_pictures_with_their_facts(tmp_path: Path, limit: Se
     assert not rejected(tmp_path)
 
 
-def test_a_text_that_does_not_fit_is_rejected_with_its_count_and_the_limit(
+def test_a_text_that_does_not_fit_is_rejected_with_its_token_count(
     tmp_path: Path, limit: SequenceLimit
 ) -> None:
     raw_folder(tmp_path / "raw", [*ROWS, ("long.png", "слово " * 60, "px")])

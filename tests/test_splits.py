@@ -13,7 +13,7 @@ PAGE = "Миновало почти десятилетие с тех пор, к�
 def pages(sizes: list[int], hand: str = "") -> list[SplitSample]:
     """Pages of so many lines each; every text is another one."""
     return [
-        SplitSample(hand, f"p{page}", f"строка {line} со страницы {page} {hand}")
+        SplitSample(hand, f"p{page}", f"{hand}строка {line} со страницы {page}")
         for page, size in enumerate(sizes)
         for line in range(size)
     ]
@@ -60,7 +60,7 @@ def test_the_same_picture_stands_on_one_side_with_all_lines_of_its_pages(seed: i
 
 
 def test_copies_on_one_page_join_nothing() -> None:
-    samples = [*pages([1, 1]), SplitSample("", "p0", "строка 0 со страницы 0 ")]
+    samples = [*pages([1, 1]), SplitSample("", "p0", "строка 0 со страницы 0")]
     assert split(samples, same=[(0, 2)]).joins == []
 
 

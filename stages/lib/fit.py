@@ -1,4 +1,4 @@
-"""Does a sample fit the model? Known before any model is loaded: from its text, its size in pixels and the tokenizer."""
+"""Does a sample fit the model? Known without loading it: from text, size in pixels and tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base model: one loader for every checkpoint, and the writer of the official layout.
+"""The base model: one loader for every checkpoint.
 
 The official checkpoint declares `model_type: deepseek_vl_v2` and brings Python code of its own, which is never run:
 its architecture is built from transformers' native `UnlimitedOcrForConditionalGeneration`, whose reference sliding
@@ -8,12 +8,16 @@ window is set as wide as the position limit, so that it never cuts.
 from __future__ import annotations
 
 import json
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
@@ -23,17 +27,19 @@ from transformers import (
     UnlimitedOcrConfig,
     UnlimitedOcrForConditionalGeneration,
 )
-from transformers.utils import logging
 
 from stages.lib.failures import Refusal
+from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from stages.lib.sequence import SpecialTokens
 
-OFFICIAL_MODEL_TYPE = "deepseek_vl_v2"
-NATIVE_MODEL_TYPES = ("unlimited_ocr", "deepseek_ocr2")
 VISION_MODULES = ("model.vision_tower", "model.multi_modal_projector")
+DECODER_MODULES = ("model.language_model", "lm_head")
+WEIGHT_INDEX = "model.safetensors.index.json"
 WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
 SMALL_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json"]
 BOS, EOS, PAD, IMAGE = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>", "<image>"
+PROBE_SECONDS = 5.0
+KEYS_SHOWN = 5  # of each kind of misfit
 
 
 class ModelError(Refusal):
@@ -44,31 +50,48 @@ def find_model(name_or_path: str, revision: str | None, *, weights: bool = True)
     """The folder that holds the checkpoint: a local folder as it is, else the hub's cache, else a download.
 
     With `weights=False` only the small files (configuration, tokenizer) are fetched. Raises ModelError with the remedy
-    when a hub id has no revision, or is neither cached nor reachable.
+    when a hub id has no revision, or is neither cached nor reachable; without a network that takes seconds.
     """
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_path) or name_or_path.startswith("models/"):
-        raise ModelError(
-            f"model.name_or_path: there is no folder {name_or_path!r}, and it is not a hub id (owner/name)"
-        )
+        raise ModelError(f"model.name_or_path: there is no folder {name_or_path!r}, and it is not a hub id (owner/name)")
     if revision is None:
         raise ModelError(
-            f"model.revision: the hub id {name_or_path} needs its 40-digit commit, so that a run can be repeated"
+            f"model.revision: the hub id {name_or_path} needs the 40-digit commit to load, so that a run can be repeated"
         )
     patterns = SMALL_FILES + (WEIGHT_FILES if weights else [])
     try:
-        return Path(snapshot_download(name_or_path, revision=revision, allow_patterns=patterns, local_files_only=True))
+        cached = snapshot_download(name_or_path, revision=revision, allow_patterns=patterns, local_files_only=True)
     except (OSError, ValueError):
-        pass  # not in the cache (or not all of it): download, with the hub's own progress bars
+        pass  # not in the cache
+    else:
+        if not weights or _holds_all_weights(Path(cached)):
+            return Path(cached)
     try:
-        return Path(snapshot_download(name_or_path, revision=revision, allow_patterns=patterns, etag_timeout=10))
+        # One request without retries: snapshot_download alone keeps trying for half a minute without a network.
+        get_hf_file_metadata(hf_hub_url(name_or_path, "config.json", revision=revision), timeout=PROBE_SECONDS)
+        return Path(snapshot_download(name_or_path, revision=revision, allow_patterns=patterns))
+    except HfHubHTTPError as error:
+        raise ModelError(
+            f"the hub refuses {name_or_path} at revision {revision}: {str(error).splitlines()[0]}. Check "
+            "model.name_or_path and model.revision; a gated model needs `hf auth login`"
+        ) from error
     except Exception as error:
         raise ModelError(
             f"{name_or_path} at revision {revision} is not in the local cache and cannot be downloaded "
-            f"({type(error).__name__}). The checkpoint of DeepSeek-OCR is 6.7 GB. Connect to the network, or download "
-            f"the repository's *.json and *.safetensors files elsewhere and set model.name_or_path to their folder."
+            f"({type(error).__name__}: {error}). The checkpoint of DeepSeek-OCR is 6.7 GB. Connect to the network, or "
+            "download the repository's *.json and *.safetensors files elsewhere and set model.name_or_path to their "
+            "folder."
         ) from error
+
+
+def _holds_all_weights(folder: Path) -> bool:
+    """Whether a folder of the cache has every weight file that it should: an earlier download can have been cut."""
+    index = folder / WEIGHT_INDEX
+    if not index.exists():
+        return any(folder.glob("*.safetensors"))
+    return all((folder / name).exists() for name in json.loads(index.read_text("utf-8"))["weight_map"].values())
 
 
 def load_base_model(
@@ -79,50 +102,79 @@ def load_base_model(
     device: torch.device | str = "cpu",
     attn_implementation: str = "sdpa",
     vision: bool = True,
+    decoder: bool = True,
 ) -> PreTrainedModel:
     """The base model in evaluation mode, from a hub id or a folder in the official or a native layout.
 
-    With `vision=False` the vision tower's weights are not read and the module is removed: the model then takes vision
-    tokens only. Raises ModelError for an unknown architecture and for missing, unexpected or misshapen weights, which
-    it lists.
+    With `vision=False` the model has no vision tower and takes vision tokens only; with `decoder=False` it only turns
+    pictures into vision tokens. What is left out is never read from the disk. Raises ModelError for an unknown
+    architecture and for missing, unexpected or misshapen weights, which it lists.
     """
     folder = find_model(name_or_path, revision)
     config = read_config(folder)
-    if not vision:
-        _shrink_vision(config)
-    kind: Any = (
-        UnlimitedOcrForConditionalGeneration if isinstance(config, UnlimitedOcrConfig) else AutoModelForImageTextToText
-    )
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call] # its table of keys says less than the error below, and cries wolf without vision
-    try:
-        model, report = kind.from_pretrained(
+    left_out = (() if vision else VISION_MODULES) + (() if decoder else DECODER_MODULES)
+    with _without_report():
+        model, report = _without(model_class(config), left_out).from_pretrained(
             folder,
             config=config,
             dtype=dtype,
             attn_implementation=attn_implementation,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # an error below, unless it is the vision tower left out on purpose
+            ignore_mismatched_sizes=True,  # reported below, with everything else that does not fit
             local_files_only=True,
         )
+    problems = _misfits(report, left_out)
+    if problems:
+        raise ModelError(f"the weights in {folder} do not fit its config.json: " + "; ".join(problems))
+    loaded: PreTrainedModel = model.to(device).eval()
+    return loaded
+
+
+def model_class(config: PreTrainedConfig) -> Any:
+    """The native class of a configuration."""
+    if isinstance(config, UnlimitedOcrConfig):
+        return UnlimitedOcrForConditionalGeneration
+    return AutoModelForImageTextToText._model_mapping[type(config)]
+
+
+def _without(kind: Any, modules: tuple[str, ...]) -> Any:
+    """`kind` without some of its modules: from_pretrained then never materialises their weights."""
+    if not modules:
+        return kind
+
+    class Part(kind):  # type: ignore[misc]
+        def __init__(self, config: PreTrainedConfig) -> None:
+            super().__init__(config)
+            for module in modules:
+                parent, _, child = module.rpartition(".")
+                delattr(self.get_submodule(parent), child)
+
+    Part.__name__ = Part.__qualname__ = kind.__name__
+    return Part
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Silence transformers' table of keys that do not fit: ours is an error, and weights left out are no surprise."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
     finally:
-        logging.set_verbosity(verbosity)
+        logger.setLevel(level)
+
+
+def _misfits(report: dict[str, Any], left_out: tuple[str, ...]) -> list[str]:
+    """One line per kind of key that does not fit."""
     problems = []
     for name in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = sorted(key if isinstance(key, str) else key[0] for key in report[name])
-        if not vision:
-            keys = [key for key in keys if not _is_vision(key)]
+        keys = [key for key in keys if not key.startswith(left_out)] if left_out else keys
         if keys:
-            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-            problems.append(f"{name.replace('_', ' ')}: {', '.join(keys[:5])}{more}")
-    if problems:
-        raise ModelError(f"the weights in {folder} do not fit its config.json: " + "; ".join(problems))
-    if not vision:
-        for module in VISION_MODULES:
-            parent, _, child = module.rpartition(".")
-            delattr(model.get_submodule(parent), child)
-    loaded: PreTrainedModel = model.to(device).eval()
-    return loaded
+            more = f" and {len(keys) - KEYS_SHOWN} more" if len(keys) > KEYS_SHOWN else ""
+            problems.append(f"{len(keys)} {name.replace('_', ' ')}: {', '.join(keys[:KEYS_SHOWN])}{more}")
+    return problems
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
@@ -130,29 +182,23 @@ def read_config(folder: Path) -> PreTrainedConfig:
     path = folder / "config.json"
     if not path.exists():
         raise ModelError(f"{folder} holds no config.json; is it the folder of a checkpoint?")
-    official = json.loads(path.read_text(encoding="utf-8"))
-    model_type = official.get("model_type")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    model_type = content.get("model_type")
+    if model_type not in FAMILIES:
+        raise ModelError(f"{path}: model_type {model_type!r} is not one that ownhand knows ({', '.join(FAMILIES)})")
+    image = special_tokens(read_tokenizer(folder)).image
     if model_type == OFFICIAL_MODEL_TYPE:
-        return build_config(official, special_tokens(read_tokenizer(folder)).image)
-    if model_type in NATIVE_MODEL_TYPES:
-        native: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
-        return native
-    raise ModelError(
-        f"{path}: model_type {model_type!r} is not one that ownhand knows "
-        f"({', '.join([OFFICIAL_MODEL_TYPE, *NATIVE_MODEL_TYPES])})"
-    )
-
-
-def _is_vision(key: str) -> bool:
-    return key.startswith((*VISION_MODULES, "model.sam_model", "model.vision_model", "model.projector"))
-
-
-def _shrink_vision(config: Any) -> None:
-    """Make the vision tower so small that building it costs nothing; it is removed after loading."""
-    sam, encoder = config.vision_config.sam_config, config.vision_config.encoder_config
-    sam.hidden_size = sam.output_channels = sam.mlp_dim = sam.num_attention_heads = sam.num_hidden_layers = 1
-    sam.image_size, sam.patch_size, sam.downsample_channels = 16, 16, [1, 1]
-    encoder.hidden_size = encoder.intermediate_size = encoder.num_attention_heads = encoder.num_hidden_layers = 1
+        try:
+            return build_config(content, image)
+        except KeyError as error:
+            raise ModelError(f"{path} lacks {error}; is it DeepSeek-OCR's and not another DeepSeek-VL2 model's?") from None
+    native: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if native.image_token_id != image:
+        raise ModelError(
+            f"{path}: image_token_id is {native.image_token_id}, but {IMAGE} is {image} in tokenizer.json; "
+            "the two files belong to different models"
+        )
+    return native
 
 
 def build_config(official: dict[str, Any], image_token_id: int) -> UnlimitedOcrConfig:
@@ -217,12 +263,11 @@ def build_config(official: dict[str, Any], image_token_id: int) -> UnlimitedOcrC
         "sliding_window": language["max_position_embeddings"],
         "initializer_range": spread,
     }
-    config = UnlimitedOcrConfig(
+    return UnlimitedOcrConfig(
         vision_config={"sam_config": sam_config, "encoder_config": clip_config},
         text_config=text_config,
         image_token_id=image_token_id,
     )
-    return config
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

@@ -2,7 +2,7 @@
 
 A *view* is one square picture. Every mode has one global view; "gundam" adds tiles of a grid w x h (columns x rows).
 The view sizes are the base model's own: they come from the `view_sizes` entry of its `processor_config.json`, else
-they are the official ones. Source of the rules: the processing code published with deepseek-ai/DeepSeek-OCR.
+they are its family's. Source of the rules: the processing code published with deepseek-ai/DeepSeek-OCR.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-MODES = ("tiny", "small", "base", "large", "gundam")
+from stages.lib.failures import Refusal
+from stages.lib.families import FAMILIES, MODES, OFFICIAL_MODEL_TYPE
+
 PADDING_COLOUR = (127, 127, 127)
 MIN_TILES = 2
 
@@ -24,7 +26,8 @@ MIN_TILES = 2
 class ViewSizes:
     """Side of each view in pixels, and pixels per vision token along one side (patch size times downsampling).
 
-    `gundam` uses `base` for its global view and `tile` for its tiles.
+    `gundam` uses `base` for its global view and `tile` for its tiles. modes: those that the model knows;
+    row_newlines: whether each row of vision tokens ends with a newline token.
     """
 
     tiny: int = 512
@@ -33,6 +36,8 @@ class ViewSizes:
     large: int = 1280
     tile: int = 640
     pixels_per_token: int = 64
+    modes: tuple[str, ...] = MODES
+    row_newlines: bool = True
 
     def tokens_per_side(self, side_px: int) -> int:
         """Vision tokens along one side of a square view of `side_px` pixels (rounded up: two stride-2 convolutions)."""
@@ -55,11 +60,20 @@ class Views:
 
 
 def read_view_sizes(model_folder: Path) -> ViewSizes:
-    """The base model's view sizes: `view_sizes` in `processor_config.json`, official sizes when it is absent."""
+    """The base model's view sizes: `view_sizes` in `processor_config.json`, its family's where that is silent.
+
+    Refusal when the entry has a size that is not known.
+    """
+    config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
+    family = FAMILIES.get(config.get("model_type"), FAMILIES[OFFICIAL_MODEL_TYPE])
+    sizes = {"base": family.base_px, "tile": family.tile_px}
     path = model_folder / "processor_config.json"
-    if not path.exists():
-        return ViewSizes()
-    return ViewSizes(**json.loads(path.read_text(encoding="utf-8")).get("view_sizes", {}))
+    if path.exists():
+        sizes |= json.loads(path.read_text(encoding="utf-8")).get("view_sizes", {})
+    unknown = sizes.keys() - {"tiny", "small", "base", "large", "tile", "pixels_per_token"}
+    if unknown:
+        raise Refusal(f"{path}: view_sizes has {', '.join(sorted(unknown))}, which is no view")
+    return ViewSizes(**sizes, modes=family.modes, row_newlines=family.row_newlines)
 
 
 def choose_grid(width_px: int, height_px: int, tile_px: int, max_tiles: int) -> tuple[int, int]:
@@ -91,13 +105,14 @@ def choose_grid(width_px: int, height_px: int, tile_px: int, max_tiles: int) -> 
 
 
 def count_tokens(mode: str, grid: tuple[int, int], sizes: ViewSizes) -> int:
-    """Vision tokens of one picture: every row of tokens ends with a newline, the whole with a separator."""
+    """Vision tokens of one picture: every row of tokens ends with a newline (if any), the whole with a separator."""
+    newline = int(sizes.row_newlines)
     side = sizes.tokens_per_side(_global_side_px(mode, sizes))
-    tokens = side * (side + 1) + 1
+    tokens = side * (side + newline) + 1
     if mode == "gundam" and grid != (1, 1):
         columns, rows = grid
         tile = sizes.tokens_per_side(sizes.tile)
-        tokens += rows * tile * (columns * tile + 1)
+        tokens += rows * tile * (columns * tile + newline)
     return tokens
 
 
@@ -106,10 +121,10 @@ def make_views(image: Image.Image, mode: str, sizes: ViewSizes, max_tiles: int) 
 
     tiny and small squash it into a square; base and large pad it; gundam pads it for the global view and resizes it,
     aspect not kept, to the grid that is then cut into tiles. Bicubic; value / 255, mean and standard deviation 0.5.
-    Raises ValueError for an unknown mode.
+    Raises Refusal for a mode that the model does not know.
     """
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
+    if mode not in sizes.modes:
+        raise Refusal(f"encode.mode: {mode!r} is not a mode of this model; it knows {', '.join(sizes.modes)}")
     side_px = _global_side_px(mode, sizes)
     if mode in ("tiny", "small"):
         global_image = image.resize((side_px, side_px), Image.Resampling.BICUBIC)

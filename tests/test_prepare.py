@@ -1,22 +1,38 @@
-"""Prepare: what people have becomes samples; nothing is lost without being named."""
+"""The stage as a whole: a folder of photographs in, samples out, nothing lost."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
+import stages.prepare
+from stages.lib.annotations import GroundTruthError
+from stages.lib.drawing import Hand, draw_line
 from stages.lib.failures import Refusal
 from stages.lib.fit import SequenceLimit
+from stages.lib.ground_truth import TranscribedImage
+from stages.lib.metadata import read_metadata
 from stages.lib.params import PrepareParams, read_params
-from stages.prepare import Summary, prepare
+from stages.lib.splits import SplitError
+from stages.prepare import Summary, name_pages, prepare
 
 ROOT = Path(__file__).parent.parent
+FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"
+FOUR_PHOTOS = ROOT.parent / "shared/real-handwriting"
 PARAMS = PrepareParams(
     encoding="utf-8",
     max_side_px=300,
@@ -24,80 +40,206 @@ PARAMS = PrepareParams(
     max_pixels=1_000_000,
     max_aspect=30.0,
     val_share=0.25,
-    max_rejected_share=0.5,
+    max_rejected_share=0.2,
     seed=7,
 )
 
 
+Run = Callable[..., Summary]
+
+
+def params(**changes: Any) -> PrepareParams:
+    return PrepareParams(**{**PARAMS.model_dump(), **changes})
+
+
+def save_line(path: Path, text: str, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_line(text, FONT, Hand(grain=2), np.random.default_rng(seed), 40).save(path)
+
+
+def write_table(raw: Path, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("filename", "text", "page")) -> None:
+    with (raw / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Twelve lines on four pages."""
+    raw = tmp_path / "raw"
+    rows = []
+    for number in range(12):
+        name, text = f"p{number // 3}/стр {number}.png", f"это строка {number}"
+        save_line(raw / name, text, number)
+        rows.append((name, text, f"p{number // 3}"))
+    write_table(raw, rows)
+    return raw
+
+
 @pytest.fixture
 def limit(model_folder: Path) -> SequenceLimit:
-    params = read_params(ROOT / "params.yaml")
-    model = params.model.model_copy(update={"name_or_path": str(model_folder)})
-    return SequenceLimit.of(params.model_copy(update={"model": model}))
+    shipped = read_params(ROOT / "params.yaml")
+    model = shipped.model.model_copy(update={"name_or_path": str(model_folder)})
+    return SequenceLimit.of(shipped.model_copy(update={"model": model}))
 
 
-def picture(path: Path, mark: str, size: tuple[int, int] = (200, 40)) -> None:
-    image = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(image)
-    for i, character in enumerate(mark):  # a pattern that belongs to this picture alone
-        draw.rectangle((10 * i + 2, ord(character) % 23, 10 * i + 8, ord(character) % 23 + 12), fill="black")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+@pytest.fixture
+def run(raw: Path, limit: SequenceLimit) -> Run:
+    """Prepare `raw` with some parameters changed."""
+
+    def prepare_raw(workers: int | None = None, limit: SequenceLimit = limit, **changes: Any) -> Summary:
+        folder = raw.parent
+        return prepare(raw, folder / "processed", folder / "metrics/rejected.csv", params(**changes), limit, workers)
+
+    return prepare_raw
 
 
-def raw_folder(folder: Path, rows: list[tuple[str, str, str]]) -> Path:
-    for name, text, _ in rows:
-        picture(folder / name, hashlib.sha256(f"{name}{text}".encode()).hexdigest()[:18])
-    with (folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("filename", "text", "page"), *rows])
-    return folder
+def metadata(raw: Path) -> list[dict[str, Any]]:
+    content: list[dict[str, Any]] = json.loads((raw.parent / "processed/metadata.json").read_text(encoding="utf-8"))
+    return content
 
 
-def run(tmp_path: Path, limit: SequenceLimit, params: PrepareParams = PARAMS) -> Summary:
-    return prepare(tmp_path / "raw", tmp_path / "processed", tmp_path / "rejected.csv", params, limit)
-
-
-def rejected(tmp_path: Path) -> list[dict[str, str]]:
-    with (tmp_path / "rejected.csv").open(encoding="utf-8", newline="") as file:
+def rejected(raw: Path) -> list[dict[str, str]]:
+    with (raw.parent / "metrics/rejected.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-ROWS = [(f"стр {i // 2}/{i}.png", f"строка номер {i}", f"p{i // 2}") for i in range(12)]
+def add_rows(raw: Path, *rows: tuple[str, str, str]) -> None:
+    with (raw / "annotations.csv").open("a", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
 
 
-def test_samples_are_upright_pictures_with_their_facts(tmp_path: Path, limit: SequenceLimit) -> None:
-    raw_folder(tmp_path / "raw", ROWS)
-    picture(tmp_path / "raw/стр 0/0.png", "wide", size=(900, 90))
-    summary = run(tmp_path, limit)
-    assert str(summary).startswith("prepare: read 12 rows and 12 images; wrote ")
-    samples = json.loads((tmp_path / "processed/metadata.json").read_text(encoding="utf-8"))
-    assert [sample["image_id"] for sample in samples] == [f"{i:05d}" for i in range(1, 13)]
-    for sample, (name, text, page) in zip(samples, ROWS, strict=True):
-        assert (sample["original_filename"], sample["text"], sample["page"]) == (name, text, page)
-        path = Path(sample["image_path"])
-        assert path == tmp_path / "processed" / sample["split"] / "images" / f"{sample['image_id']}.jpg"
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == sample["sha256"]
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_line_becomes_a_sample_that_the_other_stages_can_read(raw: Path, run: Run) -> None:
+    summary = run()
+    processed = raw.parent / "processed"
+    assert str(summary) == (
+        "prepare: read 12 rows and 12 images; wrote 9 train + 3 val samples (3 + 1 pages); "
+        f"rejected 0 ({(raw.parent / 'metrics/rejected.csv').as_posix()})"
+    )
+    samples = read_metadata(processed / "metadata.json")
+    assert [sample.image_id for sample in samples] == [f"{number:05d}" for number in range(1, 13)]
+    assert [sample.text for sample in samples] == [f"это строка {number}" for number in range(12)]
+    for number, sample in enumerate(samples):
+        path = processed / sample.split / "images" / f"{sample.image_id}.jpg"
+        assert sample.image_path == path.as_posix()
+        assert sample.original_filename == f"p{number // 3}/стр {number}.png"
+        assert sample.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         with Image.open(path) as image:
-            assert (image.width, image.height) == (sample["width"], sample["height"])
-    assert (samples[0]["width"], samples[0]["height"]) == (300, 30)
-    sides = {split: {s["page"] for s in samples if s["split"] == split} for split in ("train", "val")}
-    assert sides["train"] and sides["val"] and not sides["train"] & sides["val"]
-    assert not rejected(tmp_path)
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (sample.width, sample.height))
+    assert sum(path.is_file() for path in processed.rglob("*")) == 13
+    assert {path.name for path in processed.iterdir()} == {"train", "val", "metadata.json"}
+    assert (raw.parent / "metrics/rejected.csv").read_bytes() == b"file,row,reason\n"
 
 
-def test_a_text_that_does_not_fit_is_rejected_with_its_token_count(
-    tmp_path: Path, limit: SequenceLimit
+def test_paths_are_posix_and_relative_to_where_the_stage_runs(
+    raw: Path, limit: SequenceLimit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    raw_folder(tmp_path / "raw", [*ROWS, ("long.png", "слово " * 60, "px")])
-    run(tmp_path, replace(limit, max_tokens=200))
-    (row,) = rejected(tmp_path)
+    monkeypatch.chdir(raw.parent)
+    prepare(Path("raw"), Path("data/processed"), Path("rejected.csv"), PARAMS, limit)
+    assert {sample.image_path for sample in read_metadata(Path("data/processed/metadata.json"))} <= {
+        f"data/processed/{side}/images/{number:05d}.jpg" for side in ("train", "val") for number in range(1, 13)
+    }
+
+
+def test_texts_are_nfc_and_keep_their_lines(raw: Path, run: Run) -> None:
+    save_line(raw / "new.png", "мой", 50)
+    add_rows(raw, ("new.png", " мо\u0438\u0306\r\nдом  ", "p9"))
+    run()
+    assert metadata(raw)[-1]["text"] == "мой\nдом"
+
+
+def test_result_depends_neither_on_processes_nor_on_what_was_there_before(raw: Path, run: Run) -> None:
+    processed = raw.parent / "processed"
+    run(workers=1)
+    before = tree(processed)
+    (processed / "train/images/99999.jpg").write_bytes(b"of an earlier run")
+    run(workers=2)
+    assert tree(processed) == before
+
+
+def test_longest_side_is_a_parameter(raw: Path, run: Run) -> None:
+    run(max_side_px=100)
+    assert max(max(sample["width"], sample["height"]) for sample in metadata(raw)) == 100
+
+
+def test_share_and_seed_choose_the_validation_pages(raw: Path, run: Run) -> None:
+    assert run(val_share=0.5).pages == (2, 2)
+    chosen = set()
+    for seed in range(8):
+        run(seed=seed)
+        chosen.add(frozenset(sample["page"] for sample in metadata(raw) if sample["split"] == "val"))
+    assert len(chosen) > 1
+
+
+def test_encoding_is_a_parameter_and_its_name_is_in_the_error(raw: Path, run: Run) -> None:
+    content = (raw / "annotations.csv").read_text(encoding="utf-8")
+    (raw / "annotations.csv").write_text(content, encoding="cp1251", newline="")
+    with pytest.raises(GroundTruthError, match=r"prepare\.encoding"):
+        run()
+    assert run(encoding="cp1251").samples == (9, 3)
+
+
+def test_bad_pictures_and_rows_are_rejected_by_name_and_the_good_ones_kept(raw: Path, run: Run) -> None:
+    good = (raw / "p0/стр 0.png").read_bytes()
+    bad: dict[str, tuple[bytes, str]] = {
+        "empty.jpg": (b"", "empty file"),
+        "cut.png": (good[: len(good) // 2], "unreadable picture"),
+        "page.pdf": (b"%PDF-1.7", "not a readable picture"),
+    }
+    for name, (content, _) in bad.items():
+        (raw / name).write_bytes(content)
+    for name, size in {"dot.png": (1, 1), "bomb.png": (1200, 1200), "thread.png": (900, 20)}.items():
+        Image.new("1", size).save(raw / name)
+    Image.new("L", (50, 50)).save(raw / "film.tif", save_all=True, append_images=[Image.new("L", (50, 50))] * 4)
+    Image.new("L", (50, 50)).save(raw / "nobody.png")
+    names = [*bad, "dot.png", "bomb.png", "thread.png", "film.tif"]
+    add_rows(
+        raw,
+        *((name, f"плохой {name}", "bad") for name in names),
+        ("gone.png", "нет", "bad"),
+        ("p0/стр 0.png", "", "p0"),
+    )
+    summary = run(max_rejected_share=0.5)
+    kinds = {row["file"]: (row["row"], row["reason"].partition(":")[0]) for row in rejected(raw)}
+    assert kinds == {
+        "empty.jpg": ("14", "empty file"),
+        "cut.png": ("15", "unreadable picture"),
+        "page.pdf": ("16", "not a readable picture"),
+        "dot.png": ("17", "too small"),
+        "bomb.png": ("18", "too large"),
+        "thread.png": ("19", "too elongated"),
+        "film.tif": ("20", "several frames"),
+        "gone.png": ("21", "image not found"),
+        "p0/стр 0.png": ("22", "empty text"),
+        "nobody.png": ("", "no transcription"),
+    }
+    assert (summary.rows, summary.images, sum(summary.samples), summary.rejected) == (21, 20, 12, 10)
+
+
+def test_limits_of_size_and_shape_are_parameters(raw: Path, run: Run) -> None:
+    for change, kind in (
+        ({"min_side_px": 60}, "too small"),
+        ({"max_pixels": 1000}, "too large"),
+        ({"max_aspect": 1.5}, "too elongated"),
+    ):
+        with pytest.raises(Refusal, match=f"12 x {kind}"):
+            run(**change)
+
+
+def test_a_text_that_does_not_fit_is_rejected_with_its_token_count(raw: Path, run: Run, limit: SequenceLimit) -> None:
+    save_line(raw / "long.png", "слово", 50)
+    add_rows(raw, ("long.png", "слово " * 60, "px"))
+    run(limit=replace(limit, max_tokens=200))
+    (row,) = rejected(raw)
     assert row["file"] == "long.png"
     assert row["reason"].startswith("text too long: ") and "limit is 200" in row["reason"]
-    assert len(json.loads((tmp_path / "processed/metadata.json").read_text(encoding="utf-8"))) == 12
-    assert len(list((tmp_path / "processed").rglob("*.jpg"))) == 12
+    assert len(metadata(raw)) == len(list((raw.parent / "processed").rglob("*.jpg"))) == 12
 
 
-def test_a_character_that_the_tokenizer_cannot_express_is_named(tmp_path: Path, limit: SequenceLimit) -> None:
+def test_a_character_that_the_tokenizer_cannot_express_is_named(raw: Path, run: Run, limit: SequenceLimit) -> None:
     class WithoutYo:
         """A tokenizer that loses one letter, as a vocabulary without byte fallback does."""
 
@@ -107,39 +249,152 @@ def test_a_character_that_the_tokenizer_cannot_express_is_named(tmp_path: Path, 
         def decode(self, ids: list[int]) -> str:
             return str(limit.tokenizer.decode(ids))
 
-    raw_folder(tmp_path / "raw", [*ROWS, ("yo.png", "всё", "px")])
-    run(tmp_path, replace(limit, tokenizer=WithoutYo()))  # type: ignore[arg-type]
-    assert rejected(tmp_path) == [
-        {
-            "file": "yo.png",
-            "row": "14",
-            "reason": "character: the tokenizer cannot express 'ё' (CYRILLIC SMALL LETTER IO)",
-        }
-    ]
+    save_line(raw / "yo.png", "всё", 50)
+    add_rows(raw, ("yo.png", "всё", "px"))
+    run(limit=replace(limit, tokenizer=WithoutYo()))  # type: ignore[arg-type]
+    reason = "character: the tokenizer cannot express 'ё' (CYRILLIC SMALL LETTER IO)"
+    assert rejected(raw) == [{"file": "yo.png", "row": "14", "reason": reason}]
 
 
-def test_too_many_rejections_stop_the_run_and_leave_the_list(tmp_path: Path, limit: SequenceLimit) -> None:
-    raw_folder(tmp_path / "raw", ROWS)
-    for i in range(7):
-        (tmp_path / f"raw/стр {i // 2}/{i}.png").write_bytes(b"")
-    with pytest.raises(Refusal, match=r"7 of 12 samples are rejected.*50%(?s:.*)7 x empty file"):
-        run(tmp_path, limit)
-    assert len(rejected(tmp_path)) == 7
-    assert not (tmp_path / "processed").exists()
+def test_too_many_rejections_stop_the_run_with_the_list_written_first(raw: Path, run: Run) -> None:
+    run()
+    add_rows(raw, *((f"none{number}.png", "текст", "p0") for number in range(4)), ("p0/стр 0.png", " ", "p0"))
+    with pytest.raises(
+        Refusal, match=r"5 of 17 samples are rejected, prepare\.max_rejected_share allows 20%"
+    ) as caught:
+        run()
+    assert "4 x image not found, such as row 14, 'none0.png'" in str(caught.value)
+    assert len(rejected(raw)) == 5
+    assert not (raw.parent / "processed").exists()
+    assert run(max_rejected_share=0.3).rejected == 5
 
 
-def test_what_an_earlier_run_left_is_gone(tmp_path: Path, limit: SequenceLimit) -> None:
-    raw_folder(tmp_path / "raw", ROWS)
-    stale = tmp_path / "processed/train/images/99999.jpg"
-    stale.parent.mkdir(parents=True)
-    stale.touch()
-    run(tmp_path, limit)
-    assert not stale.exists()
+def test_pictures_without_a_transcription_never_stop_the_run(raw: Path, run: Run) -> None:
+    for number in range(30):
+        save_line(raw / f"more/{number}.png", "текст", number)
+    assert run(max_rejected_share=0.0).rejected == 30
 
 
-def test_the_same_input_gives_the_same_bytes(tmp_path: Path, limit: SequenceLimit) -> None:
-    raw_folder(tmp_path / "raw", ROWS)
-    run(tmp_path, limit)
-    first = (tmp_path / "processed/metadata.json").read_bytes()
-    run(tmp_path, limit)
-    assert (tmp_path / "processed/metadata.json").read_bytes() == first
+def test_annotations_without_a_row_are_an_error(raw: Path, run: Run) -> None:
+    write_table(raw, [])
+    with pytest.raises(Refusal, match="nothing to prepare"):
+        run()
+
+
+def test_a_copied_or_resaved_picture_never_stands_on_both_sides(
+    raw: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(raw / "p0/стр 0.png", raw / "copy.png")
+    with Image.open(raw / "p1/стр 3.png") as image:
+        image.convert("RGB").resize((image.width * 2 // 3, image.height * 2 // 3)).save(raw / "small.jpg", quality=70)
+    add_rows(raw, ("copy.png", "копия первой", ""), ("small.jpg", "копия второй", ""))
+    for seed in range(6):
+        run(seed=seed, val_share=0.5)
+        sides = {sample["original_filename"]: sample["split"] for sample in metadata(raw)}
+        assert sides["copy.png"] == sides["p0/стр 0.png"]
+        assert sides["small.jpg"] == sides["p1/стр 3.png"]
+    assert "p0/стр 0.png and copy.png hold the same picture; their pages stay together" in capsys.readouterr().out
+
+
+def test_names_that_were_alike_once_converted_do_not_overwrite_each_other(raw: Path, run: Run) -> None:
+    for number, name in enumerate(("x/a.png", "y/a.png", "x/a.jpg", "x a.png")):
+        save_line(raw / name, "другой текст", 70 + number)
+        add_rows(raw, (name, f"текст {number}", ""))
+    assert sum(run().samples) == 16
+    assert len({sample["image_path"] for sample in metadata(raw)}) == 16
+    assert len({sample["sha256"] for sample in metadata(raw)}) == 16
+
+
+def test_names_in_the_other_unicode_form_come_out_as_nfc(raw: Path, run: Run) -> None:
+    name = unicodedata.normalize("NFD", "ёлка.png")
+    save_line(raw / name, "ёлка", 80)
+    add_rows(raw, (unicodedata.normalize("NFC", name), "ёлка", ""))
+    run()
+    assert metadata(raw)[-1]["original_filename"] == metadata(raw)[-1]["page"] + ".png" == "ёлка.png"
+
+
+def transcribed(name: str, page: str = "") -> TranscribedImage:
+    return TranscribedImage(name, Path(name), "текст", page, "", 2)
+
+
+def test_a_sample_without_a_page_is_its_own_page() -> None:
+    names = [transcribed("a.jpg"), transcribed("sub/a.jpg"), transcribed("b.jpg", "p1"), transcribed("v1.2.jpg")]
+    assert name_pages(names) == ["a", "sub/a", "p1", "v1.2"]
+
+
+def test_own_pages_of_equal_names_stay_apart() -> None:
+    names = [transcribed("a.jpg"), transcribed("a.png"), transcribed("p1.jpg"), transcribed("x.jpg", "p1")]
+    assert name_pages(names) == ["a.jpg", "a.png", "p1.jpg", "p1"]
+
+
+def test_one_page_alone_cannot_be_split_and_leaves_nothing_behind(raw: Path, run: Run) -> None:
+    write_table(raw, [("p0/стр 0.png", "раз", "p"), ("p0/стр 1.png", "два", "p")])
+    with pytest.raises(SplitError, match="make one group"):
+        run()
+    assert not (raw.parent / "processed").exists()
+
+
+def test_a_run_that_breaks_leaves_no_metadata_behind(raw: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run()
+
+    def full_disk(path: Path, value: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stages.prepare, "write_json", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        run()
+    assert not (raw.parent / "processed/metadata.json").exists()
+
+
+def test_texts_that_stand_in_a_text_of_the_other_side_are_told(
+    raw: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_table(
+        raw,
+        [
+            ("p0/стр 0.png", "миновало почти десятилетие", "a"),
+            ("p0/стр 1.png", "Миновало почти десятилетие с тех пор", "b"),
+        ],
+    )
+    run()
+    assert (
+        "warning: the text of p0/стр 0.png (train) stands inside that of p0/стр 1.png (val)" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.skipif(not FOUR_PHOTOS.is_dir(), reason=f"the first user's photographs are not in {FOUR_PHOTOS}")
+def test_the_four_photographs_of_the_first_user_make_three_and_one(tmp_path: Path, limit: SequenceLimit) -> None:
+    shutil.copytree(FOUR_PHOTOS, tmp_path / "raw", copy_function=shutil.copyfile)
+    for seed in range(5):
+        shipped = read_params(ROOT / "params.yaml").prepare.model_dump()
+        changed = PrepareParams(**{**shipped, "seed": seed})
+        summary = prepare(tmp_path / "raw", tmp_path / "processed", tmp_path / "rejected.csv", changed, limit)
+        assert (summary.samples, summary.pages, summary.rejected) == ((3, 1), (3, 1), 0)
+        samples = {sample.page: sample for sample in read_metadata(tmp_path / "processed/metadata.json")}
+        assert set(samples) == {"test_000", "test_001", "test_002", "test_003"}
+        assert (samples["test_000"].width, samples["test_000"].height) == (2600, 1708)
+        assert samples["test_000"].split == samples["test_003"].split == "train"
+
+
+def run_alone(folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-m", "stages.prepare"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8")
+
+
+def test_run_alone_it_ends_with_one_line_or_with_a_message_and_exit_code_1(raw: Path, model_folder: Path) -> None:
+    root = raw.parent / "repository"
+    (root / "data").mkdir(parents=True)
+    shutil.copytree(raw, root / "data/raw")
+    shipped = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    changed = shipped.replace("name_or_path: models/base", f"name_or_path: '{model_folder.as_posix()}'")
+    (root / "params.yaml").write_text(changed, encoding="utf-8")
+    done = run_alone(root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("prepare: read 12 rows and 12 images; wrote 9 train + 3 val samples")
+    assert done.stdout.splitlines()[-1].endswith("rejected 0 (metrics/rejected.csv)")
+    (root / "data/raw/annotations.csv").write_text("a.jpg,текст\n", encoding="utf-8")
+    failed = run_alone(root)
+    assert failed.returncode == 1
+    assert "Columns seen: 'a.jpg', 'текст'" in failed.stderr
+    assert "Traceback" not in failed.stderr

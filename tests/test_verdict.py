@@ -86,7 +86,7 @@ def test_more_errors_than_characters_are_not_called_a_share_of_the_characters() 
 
 def test_looking_at_the_pictures_shows_in_the_loss() -> None:
     train = {"val_loss": 0.4, "val_loss_shuffled_pictures": 5.0, "val_lines": 30}
-    assert str(describe_loss(train)).startswith("It reads")
+    assert str(describe_loss(train)).startswith("It looks at the pictures")
     assert str(describe_loss({**train, "val_loss_shuffled_pictures": 0.45})).startswith("It may recite")
     assert describe_loss({**train, "val_lines": 1}) is None
     assert describe_loss({"val_loss": 0.4}) is None

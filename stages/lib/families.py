@@ -34,5 +34,7 @@ FAMILIES = {
     OFFICIAL_MODEL_TYPE: Family("deepseek-ai/DeepSeek-OCR", "\nFree OCR.", MODES, 1024, 640, True, 9),
     "unlimited_ocr": Family("baidu/Unlimited-OCR", "document parsing.", MODES, 1024, 640, True, 32),
     # Its 144 and 256 learned queries belong to views of 768 and 1024 px: no other size has a meaning.
-    "deepseek_ocr2": Family("deepseek-community/DeepSeek-OCR-2", "\nFree OCR.", ("base", "gundam"), 1024, 768, False, 6),
+    "deepseek_ocr2": Family(
+        "deepseek-community/DeepSeek-OCR-2", "\nFree OCR.", ("base", "gundam"), 1024, 768, False, 6
+    ),
 }

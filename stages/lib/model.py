@@ -55,7 +55,9 @@ def find_model(name_or_path: str, revision: str | None, *, weights: bool = True)
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_path) or name_or_path.startswith("models/"):
-        raise ModelError(f"model.name_or_path: there is no folder {name_or_path!r}, and it is not a hub id (owner/name)")
+        raise ModelError(
+            f"model.name_or_path: there is no folder {name_or_path!r}, and it is not a hub id (owner/name)"
+        )
     if revision is None:
         raise ModelError(
             f"model.revision: the hub id {name_or_path} needs the 40-digit commit to load, so that a run can be repeated"
@@ -191,7 +193,9 @@ def read_config(folder: Path) -> PreTrainedConfig:
         try:
             return build_config(content, image)
         except KeyError as error:
-            raise ModelError(f"{path} lacks {error}; is it DeepSeek-OCR's and not another DeepSeek-VL2 model's?") from None
+            raise ModelError(
+                f"{path} lacks {error}; is it DeepSeek-OCR's and not another DeepSeek-VL2 model's?"
+            ) from None
     native: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
     if native.image_token_id != image:
         raise ModelError(

@@ -101,6 +101,7 @@ def gather(sources: ReportSources) -> dict[str, Any]:
         "marked": mark_differences,
         "comparable": comparable,
         "pages": pages,
+        "page_names": name_pages(sources.lines),
         "pages_end": max(0.01, *(row[reader] for row in pages for reader in READERS)),
         "review": describe_review(sources.lines),
         "confusions": confusions[:CONFUSIONS_SHOWN],
@@ -151,6 +152,12 @@ def score_pages(lines: Sequence[Line]) -> list[dict[str, Any]]:
             row[reader] = micro_average((score.character_errors, score.characters) for score in scores)
         rows.append(row)
     return sorted(rows, key=lambda row: (-row["adapter"], row["page"]))
+
+
+def name_pages(lines: Sequence[Line]) -> dict[str, str]:
+    """What the report calls each page: without the hand's name where there is only one hand."""
+    several = len({line.sample.hand for line in lines}) > 1
+    return {line.page: line.page if several else line.sample.page for line in lines}
 
 
 def describe_review(lines: Sequence[Line]) -> dict[str, Any] | None:

@@ -152,8 +152,11 @@ def _why_one_group(samples: Sequence[SplitSample], joins: Sequence[Join]) -> str
     if not samples:
         return "no sample is left to split"
     pages = len({(sample.hand, sample.page) for sample in samples})
+    remedy = "add a picture of another page with another text"
+    if pages == 1:
+        remedy += ", or name the pages in a column page"
     why = "".join(f'\n  {join.reason}: "{_comparable(samples[join.second].text)[:60]}"' for join in joins[:5])
     return (
         f"{len(samples)} sample(s) on {pages} page(s) make one group, but training and validation need one each; "
-        f"add a picture of another page with another text{', or look at the column page' if pages == 1 else ''}{why}"
+        f"{remedy}{why}"
     )

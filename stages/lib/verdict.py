@@ -157,7 +157,7 @@ def _general_limits() -> tuple[str, ...]:
 
 
 def describe_loss(train: dict[str, Any]) -> str | None:
-    """Whether it reads or recites, from the losses in train.json; None when they are missing or rest on one line.
+    """Whether it looks at the pictures or recites, from the losses in train.json; None when they are missing or rest on one line.
 
     A model that looks at its pictures must lose much when the pictures are exchanged among the lines.
     """
@@ -166,5 +166,5 @@ def describe_loss(train: dict[str, Any]) -> str | None:
         return None
     figures = f"validation loss {loss:.2f} with the right pictures, {shuffled:.2f} with pictures exchanged among lines"
     if shuffled >= loss + SHUFFLED_LOSS_MARGIN:
-        return f"It reads, it does not recite: {figures}."
+        return f"It looks at the pictures: {figures}."
     return f"It may recite rather than read: {figures}. A model that looks at its pictures does far worse then."

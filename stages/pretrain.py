@@ -50,7 +50,14 @@ LONGER_BELOW = 1.1  # nats per token; isolated letters such as c and C cannot be
 WIDTH = 128
 TILE_PX = 64
 PATCH_PX = 8
-VIEW_SIZES = {"tiny": 64, "small": 64, "base": 64, "large": 128, "tile": TILE_PX, "pixels_per_token": 4 * PATCH_PX}
+VIEW_SIZES: dict[str, Any] = {
+    "tiny": 64,
+    "small": 64,
+    "base": 64,
+    "large": 128,
+    "tile": TILE_PX,
+    "pixels_per_token": 4 * PATCH_PX,
+}
 
 
 def official_config(vocabulary: int, special: SpecialTokens) -> dict[str, Any]:

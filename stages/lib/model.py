@@ -60,7 +60,7 @@ def find_model(name_or_path: str, revision: str | None, *, weights: bool = True)
         )
     if revision is None:
         raise ModelError(
-            f"model.revision: the hub id {name_or_path} needs the 40-digit commit to load, so that a run can be repeated"
+            f"model.revision: the hub id {name_or_path} needs its 40-digit commit, so that a run can be repeated"
         )
     patterns = SMALL_FILES + (WEIGHT_FILES if weights else [])
     try:

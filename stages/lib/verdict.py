@@ -157,7 +157,7 @@ def _general_limits() -> tuple[str, ...]:
 
 
 def describe_loss(train: dict[str, Any]) -> str | None:
-    """Whether it looks at the pictures or recites, from the losses in train.json; None when they are missing or rest on one line.
+    """Whether it looks at the pictures or recites, from train.json; None when that is missing or rests on one line.
 
     A model that looks at its pictures must lose much when the pictures are exchanged among the lines.
     """

@@ -19,18 +19,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from stages.lib.annotations import Rejection
 from stages.lib.conversion import convert_pictures
 from stages.lib.duplicates import Picture, find_same_pictures
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.files import write_json, write_text
-from stages.lib.fit import SequenceLimit
 from stages.lib.ground_truth import TranscribedImage, read_ground_truth
 from stages.lib.images import ImageLimits
 from stages.lib.metadata import METADATA, Sample
 from stages.lib.params import PrepareParams, read_params
 from stages.lib.splits import Split, SplitSample, split_samples
+
+if TYPE_CHECKING:  # the processes that convert pictures import this module, and torch behind it costs each 300 MB
+    from stages.lib.fit import SequenceLimit
 
 RAW = Path("data/raw")
 REJECTED = Path("metrics/rejected.csv")
@@ -208,6 +211,8 @@ def _print_some(lines: Sequence[str], what: str) -> None:
 
 
 def main() -> None:
+    from stages.lib.fit import SequenceLimit
+
     params = read_params()
     print(prepare(RAW, METADATA.parent, REJECTED, params.prepare, SequenceLimit.of(params)))
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from stages.lib import conversion
 from stages.lib.conversion import convert_pictures
 from stages.lib.duplicates import Picture
+from stages.lib.failures import Refusal
 from stages.lib.images import ImageLimits
 
 LIMITS = ImageLimits(max_side_px=100, min_side_px=8, max_pixels=1_000_000, max_aspect=20.0)
@@ -59,3 +62,15 @@ def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path, paths:
 
 def test_nothing_to_convert_gives_nothing(tmp_path: Path) -> None:
     assert convert_pictures([], tmp_path / "out", LIMITS) == []
+
+
+def be_killed(task: object) -> None:
+    os._exit(9)
+
+
+def test_a_killed_process_is_an_error_with_a_remedy(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "_convert", be_killed)
+    with pytest.raises(Refusal, match=r"was killed.*lower prepare\.max_pixels"):
+        convert_pictures(paths, tmp_path / "out", LIMITS, workers=2)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +19,7 @@ from PIL import Image
 import stages.prepare
 from stages.lib.annotations import GroundTruthError
 from stages.lib.drawing import Hand, draw_line
-from stages.lib.failures import Refusal
+from stages.lib.failures import Refusal, run_stage
 from stages.lib.fit import SequenceLimit
 from stages.lib.ground_truth import TranscribedImage
 from stages.lib.metadata import read_metadata
@@ -86,9 +83,8 @@ def limit(model_folder: Path) -> SequenceLimit:
 def run(raw: Path, limit: SequenceLimit) -> Run:
     """Prepare `raw` with some parameters changed."""
 
-    def prepare_raw(workers: int | None = None, limit: SequenceLimit = limit, **changes: Any) -> Summary:
-        folder = raw.parent
-        return prepare(raw, folder / "processed", folder / "metrics/rejected.csv", params(**changes), limit, workers)
+    def prepare_raw(limit: SequenceLimit = limit, **changes: Any) -> Summary:
+        return prepare(raw, raw.parent / "processed", raw.parent / "metrics/rejected.csv", params(**changes), limit)
 
     return prepare_raw
 
@@ -151,12 +147,12 @@ def test_texts_are_nfc_and_keep_their_lines(raw: Path, run: Run) -> None:
     assert metadata(raw)[-1]["text"] == "мой\nдом"
 
 
-def test_result_depends_neither_on_processes_nor_on_what_was_there_before(raw: Path, run: Run) -> None:
+def test_the_same_input_gives_the_same_bytes_whatever_was_there_before(raw: Path, run: Run) -> None:
     processed = raw.parent / "processed"
-    run(workers=1)
+    run()
     before = tree(processed)
     (processed / "train/images/99999.jpg").write_bytes(b"of an earlier run")
-    run(workers=2)
+    run()
     assert tree(processed) == before
 
 
@@ -376,25 +372,20 @@ def test_the_four_photographs_of_the_first_user_make_three_and_one(tmp_path: Pat
         assert samples["test_000"].split == samples["test_003"].split == "train"
 
 
-def run_alone(folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-m", "stages.prepare"]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8")
-
-
-def test_run_alone_it_ends_with_one_line_or_with_a_message_and_exit_code_1(raw: Path, model_folder: Path) -> None:
-    root = raw.parent / "repository"
-    (root / "data").mkdir(parents=True)
-    shutil.copytree(raw, root / "data/raw")
+def test_the_stage_ends_with_one_line_or_with_a_message_and_exit_code_1(
+    raw: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(raw.parent)
+    shutil.copytree(raw, "data/raw")
     shipped = (ROOT / "params.yaml").read_text(encoding="utf-8")
     changed = shipped.replace("name_or_path: models/base", f"name_or_path: '{model_folder.as_posix()}'")
-    (root / "params.yaml").write_text(changed, encoding="utf-8")
-    done = run_alone(root)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1].startswith("prepare: read 12 rows and 12 images; wrote 9 train + 3 val samples")
-    assert done.stdout.splitlines()[-1].endswith("rejected 0 (metrics/rejected.csv)")
-    (root / "data/raw/annotations.csv").write_text("a.jpg,текст\n", encoding="utf-8")
-    failed = run_alone(root)
-    assert failed.returncode == 1
-    assert "Columns seen: 'a.jpg', 'текст'" in failed.stderr
-    assert "Traceback" not in failed.stderr
+    Path("params.yaml").write_text(changed, encoding="utf-8")
+    run_stage(stages.prepare.main)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("prepare: read 12 rows and 12 images; wrote 9 train + 3 val samples (3 + 1 pages); ")
+    assert last.endswith("rejected 0 (metrics/rejected.csv)")
+    Path("data/raw/annotations.csv").write_text("a.jpg,текст\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        run_stage(stages.prepare.main)
+    assert ended.value.code == 1
+    assert "Columns seen: 'a.jpg', 'текст'" in capsys.readouterr().err

@@ -79,17 +79,20 @@ def find_contained(samples: Sequence[SplitSample]) -> list[tuple[int, int]]:
     Only inner texts of at least 3 words and 15 characters are looked for, and no text is inside an identical one.
     """
     texts = [_comparable(sample.text) for sample in samples]
-    worded = [words(text) for text in texts]
-    by_start: dict[tuple[str, ...], list[int]] = {}
+    worded = [tuple(words(text)) for text in texts]
+    inner_texts: dict[tuple[str, ...], list[int]] = {}
+    lengths: dict[tuple[str, ...], set[int]] = {}  # of the inner texts that begin with these words
     for i, own in enumerate(worded):
         if len(own) >= CONTAINED_WORDS and len(grapheme_clusters(texts[i])) >= CONTAINED_CHARACTERS:
-            by_start.setdefault(tuple(own[:CONTAINED_WORDS]), []).append(i)
+            inner_texts.setdefault(own, []).append(i)
+            lengths.setdefault(own[:CONTAINED_WORDS], set()).add(len(own))
     found = set()
     for outer, own in enumerate(worded):
         for at in range(len(own) - CONTAINED_WORDS + 1):
-            for inner in by_start.get(tuple(own[at : at + CONTAINED_WORDS]), ()):
-                if texts[inner] != texts[outer] and own[at : at + len(worded[inner])] == worded[inner]:
-                    found.add((inner, outer))
+            for length in lengths.get(own[at : at + CONTAINED_WORDS], ()):
+                for inner in inner_texts.get(own[at : at + length], ()):
+                    if texts[inner] != texts[outer]:
+                        found.add((inner, outer))
     return sorted(found)
 
 

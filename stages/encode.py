@@ -51,7 +51,11 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
     if len(remaining) < len(keys):
         print(f"encode: goes on behind {len(keys) - len(remaining)} pictures that are encoded already")
     model = load_base_model(
-        params.model.name_or_path, params.model.revision, dtype=DTYPES[params.model.dtype], device=device
+        params.model.name_or_path,
+        params.model.revision,
+        dtype=DTYPES[params.model.dtype],
+        device=device,
+        decoder=False,
     )
     for sample, key in tqdm(remaining, desc="encode", unit="picture", disable=None):
         image = open_image(Path(sample.image_path))

@@ -167,8 +167,8 @@ def create_trainer(model: PeftModel, datasets: Datasets, params: Params) -> Toke
 def model_files(params: Params) -> list[Path]:
     """What identifies the base model in the fingerprint: the small files, and for a local folder the weights."""
     folder = find_model(params.model.name_or_path, params.model.revision, weights=False)
-    pattern = "*.json" if params.model.revision else "*.[js][sa][of][ne]*"
-    return sorted(path for path in folder.glob(pattern) if path.is_file())
+    weights = [] if params.model.revision else list(folder.glob("*.safetensors"))
+    return sorted([*folder.glob("*.json"), *weights])
 
 
 def train(trainer: TokenWeightedTrainer) -> None:

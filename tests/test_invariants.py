@@ -82,6 +82,17 @@ def test_the_decoder_without_its_vision_tower_gives_the_same_loss(
     assert losses[0] == losses[1]
 
 
+def test_the_vision_tower_without_its_decoder_gives_the_same_tokens(
+    model_folder: Path, pictures: list[Image.Image], vision: VisionInput
+) -> None:
+    views = vision.views(pictures[0])
+    whole, alone = (
+        compute_vision_tokens(load_base_model(str(model_folder), dtype=torch.float32, decoder=decoder), views)
+        for decoder in (True, False)
+    )
+    assert torch.equal(whole, alone)
+
+
 def test_labels_are_ignored_exactly_on_bos_image_prompt_and_padding(
     model_folder: Path, dataset: CachedSamples, special: SpecialTokens
 ) -> None:

@@ -9,7 +9,6 @@ Reading is memory-mapped: a picture's tokens are copied only when they are asked
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,16 +121,18 @@ class FeatureCache:
         self.folder = folder
         self.index: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
         self._open: dict[str, Any] = {}
+        self._keys: dict[str, list[str]] = {}
+        for key in sorted(self.index["images"], key=lambda key: (len(key), key)):
+            self._keys.setdefault(key.partition("~")[0], []).append(key)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
 
     def keys_of(self, image_id: str) -> list[str]:
         """The keys of a picture: its own first, then its augmented copies. KeyError when it was not encoded."""
-        copies = [key for key in self._copies().get(image_id, []) if key != image_id]
         if image_id not in self.index["images"]:
             raise KeyError(f"picture {image_id} is not in {self.folder / INDEX}; run `dvc repro encode`")
-        return [image_id, *copies]
+        return self._keys[image_id]
 
     def tokens(self, key: str) -> torch.Tensor:
         """(tokens, width) of one key."""
@@ -144,14 +145,3 @@ class FeatureCache:
     def count(self, key: str) -> int:
         """Number of vision tokens of one key, from the index alone."""
         return int(self.index["images"][key]["tokens"])
-
-    def _copies(self) -> dict[str, list[str]]:
-        if not hasattr(self, "_grouped"):
-            grouped: dict[str, list[str]] = {}
-            for key in self.index["images"]:
-                grouped.setdefault(key.partition("~")[0], []).append(key)
-            self._grouped = grouped
-        return self._grouped
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.index["images"])

@@ -30,7 +30,7 @@ from transformers import (
 
 from stages.lib.failures import Refusal
 from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE
-from stages.lib.sequence import SpecialTokens
+from stages.lib.sequence import PROMPT, SpecialTokens
 
 VISION_MODULES = ("model.vision_tower", "model.multi_modal_projector")
 DECODER_MODULES = ("model.language_model", "lm_head")
@@ -188,6 +188,11 @@ def read_config(folder: Path) -> PreTrainedConfig:
     model_type = content.get("model_type")
     if model_type not in FAMILIES:
         raise ModelError(f"{path}: model_type {model_type!r} is not one that ownhand knows ({', '.join(FAMILIES)})")
+    if FAMILIES[model_type].prompt != PROMPT:
+        raise ModelError(
+            f"{path}: {model_type} is asked with {FAMILIES[model_type].prompt!r}, ownhand asks with {PROMPT!r} only; "
+            f"use {FAMILIES[OFFICIAL_MODEL_TYPE].hub_id}"
+        )
     image = special_tokens(read_tokenizer(folder)).image
     if model_type == OFFICIAL_MODEL_TYPE:
         try:

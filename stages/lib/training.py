@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback
 
 from stages.lib.adapter import load_adapter_weights
+from stages.lib.batches import LengthBuckets
 from stages.lib.failures import Refusal
 from stages.lib.features import FeatureCache
 from stages.lib.files import write_text
@@ -61,6 +62,10 @@ class CachedSamples(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
         return {**row, "vision_tokens": self.cache.tokens(row["key"])}
+
+    def lengths(self) -> list[int]:
+        """Tokens of each sequence, without reading a vision token."""
+        return [len(row["input_ids"]) for row in self.rows]
 
     def with_shuffled_pictures(self) -> CachedSamples:
         """The same texts, each with the vision tokens of the next sample that has another text."""
@@ -123,6 +128,10 @@ class TokenWeightedTrainer(Trainer):
                 "Lower train.learning_rate, or use model.dtype bfloat16 or float32 instead of float16"
             )
         return (loss, {}) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
+        lengths = (self.train_dataset if train_dataset is None else train_dataset).lengths()
+        return LengthBuckets(lengths, self.args.train_batch_size, self.args.data_seed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_adapter_weights(self.model if model is None else model, Path(resume_from_checkpoint))

@@ -1,8 +1,8 @@
 """Train: LoRA on the base model, fed with vision tokens from the cache.
 
 Reads   data/processed/metadata.json, data/features/, the base model (without its vision tower); parameters `model`,
-        `train`.
-Writes  models/adapter/ (PEFT layout), metrics/train.json, metrics/curves/{train,val}_loss.csv.
+        `train`, and of `transcribe` how lines are read for the CER curve.
+Writes  models/adapter/ (PEFT layout), metrics/train.json, metrics/curves/{train_loss,val_loss,val_cer}.csv.
 Refuses samples that do not fit `max_tokens`, a batch larger than the training set, a loss that is not a number.
 Alone   python -m stages.train
 
@@ -16,6 +16,7 @@ import csv
 import io
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import torch
 from peft import PeftModel
 from transformers import TrainingArguments, set_seed
 
-from stages.lib.adapter import add_adapter, lora_config
+from stages.lib.adapter import add_adapter, load_adapter_weights, lora_config
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.features import FeatureCache
 from stages.lib.files import write_json, write_text
@@ -32,6 +33,7 @@ from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
 from stages.lib.params import Params, TrainParams, read_params
 from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
+from stages.lib.selection import MIN_LINES_FOR_CER, KeepBest, make_cer_reader
 from stages.lib.sequence import CachedVisionCollator
 from stages.lib.training import (
     CachedSamples,
@@ -54,6 +56,7 @@ class Datasets:
     val: CachedSamples
     collator: CachedVisionCollator
     vocabulary: int
+    read_cer: Callable[[Any], float] | None
 
 
 def main() -> None:
@@ -62,10 +65,12 @@ def main() -> None:
     set_seed(params.train.seed)
     datasets = prepare_datasets(params)
     model = set_up_lora(params, device)
-    trainer = create_trainer(model, datasets, params)
+    keep_best = create_keep_best(datasets, params)
+    trainer = create_trainer(model, datasets, params, keep_best)
     before = trainer.mean_loss(datasets.val)
     train(trainer)
-    metrics = measure(trainer, datasets, before)
+    selected = select(trainer, keep_best)
+    metrics = {**measure(trainer, datasets, before), "selected_step": selected}
     save(trainer, metrics, params)
     print(
         f"train: read {len(datasets.train)} training views of {metrics['train_lines']} lines and {len(datasets.val)} "
@@ -99,7 +104,11 @@ def prepare_datasets(params: Params) -> Datasets:
             f"train.batch_size is {params.train.batch_size}, but there are only {len(sets['train'])} training views; "
             f"set it to at most {len(sets['train'])}"
         )
-    return Datasets(sets["train"], sets["val"], CachedVisionCollator(special), tokenizer.get_vocab_size())
+    read_cer = None
+    if params.train.cer_lines:
+        val = [sample for sample in samples if sample.split == "val"]
+        read_cer = make_cer_reader(val, cache, tokenizer, special, params.transcribe, params.train.cer_lines)
+    return Datasets(sets["train"], sets["val"], CachedVisionCollator(special), tokenizer.get_vocab_size(), read_cer)
 
 
 def set_up_lora(params: Params, device: torch.device) -> PeftModel:
@@ -120,12 +129,33 @@ def count_steps(views: int, params: TrainParams) -> int:
     return max(1, math.ceil(math.ceil(batches / params.accumulation) * params.epochs))
 
 
-def create_trainer(model: PeftModel, datasets: Datasets, params: Params) -> TokenWeightedTrainer:
+def create_keep_best(datasets: Datasets, params: Params) -> KeepBest | None:
+    """What keeps the best adapter; None where the last one is kept."""
+    by = params.train.select
+    if by == "last":
+        return None
+    if by == "cer" and len(datasets.val) < MIN_LINES_FOR_CER:
+        print(
+            f"train: {len(datasets.val)} validation line(s) are too few to choose by CER ({MIN_LINES_FOR_CER} are the "
+            "least); the loss chooses"
+        )
+        by = "loss"
+    return KeepBest(by, params.train.patience)
+
+
+def create_trainer(
+    model: PeftModel, datasets: Datasets, params: Params, keep_best: KeepBest | None = None
+) -> TokenWeightedTrainer:
     """Hugging Face's Trainer, its checkpoints in a folder that belongs to exactly this run."""
     steps = count_steps(len(datasets.train), params.train)
     unfinished = checkpoint_folder(
         "train",
-        fingerprint(params.model, params.train, files=[METADATA, FEATURES / "index.json", *model_files(params)]),
+        fingerprint(
+            params.model,
+            params.train,
+            params.transcribe,
+            files=[METADATA, FEATURES / "index.json", *model_files(params)],
+        ),
     )
     arguments = TrainingArguments(
         output_dir=str(unfinished),
@@ -154,14 +184,16 @@ def create_trainer(model: PeftModel, datasets: Datasets, params: Params) -> Toke
         report_to=[],
         disable_tqdm=False,
     )
-    return TokenWeightedTrainer(
+    trainer = TokenWeightedTrainer(
         model=model,
         args=arguments,
         train_dataset=datasets.train,
         eval_dataset=datasets.val,
         data_collator=datasets.collator,
-        callbacks=[MarkCompleteCheckpoints()],
+        callbacks=[MarkCompleteCheckpoints(), *([keep_best] if keep_best else [])],
     )
+    trainer.read_cer = datasets.read_cer
+    return trainer
 
 
 def model_files(params: Params) -> list[Path]:
@@ -177,6 +209,15 @@ def train(trainer: TokenWeightedTrainer) -> None:
     if checkpoint:
         print(f"train: goes on from {checkpoint.name} of an interrupted run")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def select(trainer: TokenWeightedTrainer, keep_best: KeepBest | None) -> int:
+    """Put the adapter that is kept into the model; the step that it is from."""
+    if keep_best is None:
+        return trainer.state.global_step
+    step, folder = keep_best.best_folder(Path(str(trainer.args.output_dir)), trainer.state.log_history)
+    load_adapter_weights(trainer.model, folder)
+    return step
 
 
 def measure(trainer: TokenWeightedTrainer, datasets: Datasets, before: float) -> dict[str, Any]:
@@ -223,15 +264,17 @@ def save(trainer: TokenWeightedTrainer, metrics: dict[str, Any], params: Params)
     history = trainer.state.log_history
     write_curve(CURVES / "train_loss.csv", [(row["step"], row["loss"]) for row in history if "loss" in row])
     write_curve(CURVES / "val_loss.csv", [(row["step"], row["eval_loss"]) for row in history if "eval_loss" in row])
+    cer = [(row["step"], row["eval_cer"]) for row in history if "eval_cer" in row]
+    write_curve(CURVES / "val_cer.csv", cer, "cer")
     shutil.rmtree(str(trainer.args.output_dir), ignore_errors=True)
 
 
-def write_curve(path: Path, points: list[tuple[float, float]]) -> None:
-    """A CSV with the columns step and loss (nats per token)."""
+def write_curve(path: Path, points: list[tuple[float, float]], name: str = "loss") -> None:
+    """A CSV with the columns step and `name`: loss in nats per token, or cer."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", "loss"])
-    table.writerows((step, f"{loss:.6f}") for step, loss in points)
+    table.writerow(["step", name])
+    table.writerows((step, f"{value:.6f}") for step, value in points)
     write_text(path, text.getvalue())
 
 

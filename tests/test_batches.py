@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -50,5 +51,5 @@ def test_the_first_batch_of_the_run_holds_the_longest_sample() -> None:
 
 def test_batches_are_not_sorted_by_length_over_the_epoch() -> None:
     means = [sum(LENGTHS[i] for i in part) / len(part) for part in batches(LengthBuckets(LENGTHS, 8, seed=3))[1:]]
-    falls = sum(a > b for a, b in zip(means, means[1:], strict=False))
+    falls = sum(a > b for a, b in itertools.pairwise(means))
     assert 0.3 < falls / len(means) < 0.7

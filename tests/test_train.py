@@ -34,7 +34,8 @@ def workspace(
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     content["model"]["name_or_path"] = str(model_folder)
     content["train"] |= {"epochs": 6.0, "batch_size": 1, "accumulation": 1, "evaluations": 2, "lora_r": 2}
-    content["train"] |= {"lora_targets": ["attention", "mlp"], "lora_dropout": 0.1}
+    content["train"] |= {"lora_targets": ["attention", "mlp"], "lora_dropout": 0.1, "select": "loss", "cer_lines": 1}
+    content["transcribe"]["max_new_tokens"] = 8
     content["runtime"] |= {"checkpoint_steps": 3, "device": "cpu", "threads": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     (tmp_path / "data/processed").mkdir(parents=True)
@@ -118,6 +119,16 @@ def test_another_parameter_or_another_text_begins_anew(workspace: Path) -> None:
     assert unfinished(params) != first
 
 
+def test_with_few_validation_lines_the_loss_chooses_and_the_run_says_so(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = read_params()
+    params = params.model_copy(update={"train": params.train.model_copy(update={"select": "cer"})})
+    keeper = train.create_keep_best(train.prepare_datasets(params), params)
+    assert keeper is not None and keeper.name == "eval_loss"
+    assert "1 validation line(s) are too few to choose by CER" in capsys.readouterr().out
+
+
 def test_a_batch_larger_than_the_training_set_is_refused(workspace: Path) -> None:
     params = read_params()
     params = params.model_copy(update={"train": params.train.model_copy(update={"batch_size": 4})})
@@ -139,9 +150,14 @@ def test_the_metrics_hold_the_loss_against_guessing_and_against_shuffled_picture
     assert metrics["uniform_loss"] == pytest.approx(5.83, abs=0.01)  # ln 341, the demo tokenizer's vocabulary
     assert metrics["optimizer_steps"] == 18
     assert metrics["train_lines"] == 3 and metrics["val_lines"] == 1
+    assert metrics["selected_step"] in (9, 18)
     assert metrics["val_loss"] != metrics["val_loss_before"]
     # One validation line cannot be shuffled; a random base model may well learn nothing.
     assert set(metrics["findings"]) <= {"TRAIN-001", "TRAIN-002"}
     assert "train: read 3 training views of 3 lines" in output.decode()
     curve = (workspace / "metrics/curves/val_loss.csv").read_text().splitlines()
     assert curve[0] == "step,loss" and len(curve) == 3
+    best = min(curve[1:], key=lambda row: float(row.split(",")[1]))
+    assert best.startswith(f"{metrics['selected_step']},")
+    assert metrics["val_loss"] == pytest.approx(float(best.split(",")[1]), abs=1e-5)
+    assert (workspace / "metrics/curves/val_cer.csv").read_text().startswith("step,cer\n9,")

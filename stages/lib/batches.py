@@ -15,7 +15,7 @@ class LengthBuckets(Sampler[int]):
 
     The samples are shuffled, sorted by length within windows of 50 batches, cut into batches, and the batches are
     shuffled. The order depends on seed and epoch alone, so that a resumed run sees the batches of an uninterrupted one.
-    The first batch of the run is the one with the longest sample: where memory does not suffice, the first step says so.
+    The first batch of the run is the one with the longest sample: where memory is short, the first step says so.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:

@@ -54,15 +54,15 @@ def transcribe(
     tokenizer: Tokenizer,
     special: SpecialTokens,
     params: TranscribeParams,
-    description: str,
+    description: str | None,
 ) -> list[Reading]:
-    """One reading per picture, in order; `vision_tokens` are (tokens, width) tensors.
+    """One reading per picture, in order; `vision_tokens` are (tokens, width) tensors. No description, no progress bar.
 
     Pictures of like size are read together; padding stands on the left, where the attention mask hides it.
     """
     order = sorted(range(len(vision_tokens)), key=lambda i: len(vision_tokens[i]))
     readings: dict[int, Reading] = {}
-    with tqdm(total=len(order), desc=description, unit="line", disable=None) as progress:
+    with tqdm(total=len(order), desc=description, unit="line", disable=None if description else True) as progress:
         for start in range(0, len(order), params.batch_size):
             part = order[start : start + params.batch_size]
             tokens = [vision_tokens[i].to(model.device) for i in part]

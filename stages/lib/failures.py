@@ -5,6 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+MEMORY_REMEDY = """What lowers the need, in params.yaml, the cheapest first:
+  train.gradient_checkpointing: true   (slower by about a third)
+  train.batch_size: half, and train.accumulation: double   (the same result)
+  transcribe.batch_size: half, when it was transcribing
+  model.dtype: bfloat16   (half of float32's weights)
+  encode.max_tiles or encode.mode   (fewer vision tokens)
+What was done before stays: run the same command again."""
+
 
 class Refusal(Exception):
     """Something a person can mend; the message says what was seen, where, and the remedy."""
@@ -23,3 +31,15 @@ def run_stage(main: Callable[[], None]) -> None:
     except (OSError, Refusal) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        seen = str(error).partition("\n")[0] or "no more memory"
+        print(f"error: out of memory: {seen}\n{MEMORY_REMEDY}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the machine or the card has no more memory; torch says so in different words for each."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

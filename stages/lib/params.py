@@ -75,7 +75,18 @@ class TrainParams(Group):
     max_grad_norm: float = Field(gt=0)
     gradient_checkpointing: bool
     evaluations: int = Field(ge=1, description="of the validation loss over the whole run")
+    cer_lines: int = Field(ge=0, description="validation lines read at each evaluation")
+    select: Literal["last", "loss", "cer"] = Field(description="which adapter is kept")
+    patience: int = Field(ge=0, description="evaluations without a better value before the run stops; 0 never stops")
     seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _selection_has_its_values(self) -> TrainParams:
+        if self.select == "cer" and not self.cer_lines:
+            raise ValueError("select: cer needs cer_lines above 0")
+        if self.patience and self.select == "last":
+            raise ValueError("patience needs select: loss or cer; with select: last the run goes to its end")
+        return self
 
     @model_validator(mode="after")
     def _no_dropout_on_experts(self) -> TrainParams:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,7 @@ class TokenWeightedTrainer(Trainer):
     """
 
     model: Any
+    read_cer: Callable[[Any], float] | None = None  # model -> CER on validation lines, for the curve
     model_accepts_loss_kwargs = True  # the Trainer then counts the labels of a whole accumulated step
 
     def compute_loss(
@@ -137,8 +138,10 @@ class TokenWeightedTrainer(Trainer):
         load_adapter_weights(self.model if model is None else model, Path(resume_from_checkpoint))
 
     def evaluate(self, eval_dataset: Any = None, **_: Any) -> dict[str, float]:  # type: ignore[override]
-        """Mean loss per label over the validation samples."""
+        """Mean loss per label over the validation samples, and their CER when there is a reader."""
         metrics = {"eval_loss": self.mean_loss(self.eval_dataset if eval_dataset is None else eval_dataset)}
+        if self.read_cer is not None:
+            metrics["eval_cer"] = self.read_cer(self.model)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -257,9 +257,12 @@ def measure(trainer: TokenWeightedTrainer, datasets: Datasets, before: float) ->
 def save(trainer: TokenWeightedTrainer, metrics: dict[str, Any], params: Params) -> None:
     """Adapter, model card, metrics and curves; then the checkpoints may go."""
     model: Any = trainer.model
+    unfinished = ADAPTER.with_name(f"{ADAPTER.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished, safe_serialization=True)
+    write_text(unfinished / "README.md", model_card(metrics, params))
     shutil.rmtree(ADAPTER, ignore_errors=True)
-    model.save_pretrained(ADAPTER, safe_serialization=True)
-    write_text(ADAPTER / "README.md", model_card(metrics, params))
+    unfinished.replace(ADAPTER)  # so that half an adapter never has this name
     write_json(METRICS, metrics)
     history = trainer.state.log_history
     write_curve(CURVES / "train_loss.csv", [(row["step"], row["loss"]) for row in history if "loss" in row])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +78,10 @@ def feature_folder(
     """The vision tokens of `pictures`, as `encode` writes them."""
     folder = tmp_path_factory.mktemp("features")
     model = load_base_model(str(model_folder), dtype=torch.float32)
-    writer = FeatureWriter(folder / "unfinished", shard_mb=1)
+    writer = FeatureWriter(tmp_path_factory.mktemp("unfinished"), shard_mb=1)
     for sample, picture in zip(samples, pictures, strict=True):
         writer.add(sample.image_id, compute_vision_tokens(model, vision.views(picture)))
     writer.finish(folder, {})
-    shutil.rmtree(folder / "unfinished")
     return folder
 
 

@@ -43,6 +43,23 @@ def test_complete_shards_survive_an_interruption_and_half_ones_do_not_count(tmp_
     assert torch.equal(FeatureCache(tmp_path / "features").tokens("00001"), tokens(1))
 
 
+def test_killed_while_the_shards_are_moved_no_shard_is_overwritten(tmp_path: Path) -> None:
+    writer = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
+    for i in range(3):
+        writer.add(f"0000{i}", tokens(i))
+        writer.flush()
+    (tmp_path / "features").mkdir()
+    first = tmp_path / "unfinished" / "tokens-00000.safetensors"
+    first.replace(tmp_path / "features" / first.name)  # killed here
+    again = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
+    assert "00000" not in again and "00002" in again
+    again.add("00000", tokens(0))
+    again.finish(tmp_path / "features", {})
+    cache = FeatureCache(tmp_path / "features")
+    assert all(torch.equal(cache.tokens(f"0000{i}"), tokens(i)) for i in range(3))
+    assert len(list((tmp_path / "features").glob("tokens-*"))) == 3
+
+
 def test_shards_are_written_when_they_are_full(tmp_path: Path) -> None:
     writer = FeatureWriter(tmp_path, shard_mb=1)
     writer.add("00001", torch.zeros(200_000))

@@ -9,6 +9,7 @@ Reading is memory-mapped: a picture's tokens are copied only when they are asked
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ class FeatureWriter:
         """Write what is pending as one shard, whole or not at all."""
         if not self.pending:
             return
-        shard = self.folder / f"tokens-{len(self.shards):05d}.safetensors"
+        number = 1 + max((int(shard.stem.partition("-")[2]) for shard in self.shards), default=-1)
+        shard = self.folder / f"tokens-{number:05d}.safetensors"
         with write_atomically(shard) as temporary:
             save_file(self.pending, temporary)
         for key, tokens in self.pending.items():
@@ -99,9 +101,10 @@ class FeatureWriter:
         self.pending = {}
 
     def finish(self, folder: Path, origin: dict[str, Any]) -> None:
-        """Move the shards to `folder` and write the index, with `origin` saying what made them, last."""
+        """Move the shards to an emptied `folder` and write the index, with `origin` saying what made them, last."""
         self.flush()
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         for shard in self.shards:
             shard.replace(folder / shard.name)
         write_json(folder / INDEX, {**origin, "images": dict(sorted(self.images.items()))})

@@ -136,8 +136,8 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     writer = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
     for sample, picture in zip(samples, pictures, strict=True):
         writer.add(sample.image_id, compute_vision_tokens(whole, vision.views(picture)))
-    writer.finish(tmp_path, {})
-    cache = FeatureCache(tmp_path)
+    writer.finish(tmp_path / "features", {})
+    cache = FeatureCache(tmp_path / "features")
     dataset = CachedSamples(samples, cache, tokenizer, special, 2048, with_copies=True)
     collator = CachedVisionCollator(special)
     batch = collator([dataset[i] for i in range(4)])

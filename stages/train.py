@@ -1,7 +1,8 @@
 """Train: LoRA on the base model, fed with vision tokens from the cache.
 
 Reads   data/processed/metadata.json, data/features/, the base model (without its vision tower); parameters `model`,
-        `train`.
+        `train`. With the LoRA targets `vision` or `projector` also the pictures, the vision tower and the parameters
+        `encode`: what is trained cannot come from a cache.
 Writes  models/adapter/ (PEFT layout), metrics/train.json, metrics/curves/{train,val}_loss.csv.
 Refuses samples that do not fit `max_tokens`, a batch larger than the training set, a loss that is not a number.
 Alone   python -m stages.train
@@ -24,13 +25,14 @@ import torch
 from peft import PeftModel
 from transformers import TrainingArguments, set_seed
 
-from stages.lib.adapter import add_adapter, lora_config
+from stages.lib.adapter import add_adapter, lora_config, needs_pictures, save_adapter
 from stages.lib.failures import Refusal, run_stage
-from stages.lib.features import FeatureCache
+from stages.lib.features import FeatureCache, VisionInput
 from stages.lib.files import write_json, write_text
 from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
 from stages.lib.params import Params, TrainParams, read_params
+from stages.lib.pictures import PictureCollator, Pictures
 from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
 from stages.lib.sequence import CachedVisionCollator
 from stages.lib.training import (
@@ -39,6 +41,7 @@ from stages.lib.training import (
     TokenWeightedTrainer,
     last_complete_checkpoint,
 )
+from stages.lib.views import read_view_sizes
 
 FEATURES = Path("data/features")
 ADAPTER = Path("models/adapter")
@@ -52,7 +55,7 @@ class Datasets:
 
     train: CachedSamples
     val: CachedSamples
-    collator: CachedVisionCollator
+    collator: CachedVisionCollator | PictureCollator
     vocabulary: int
 
 
@@ -83,6 +86,12 @@ def prepare_datasets(params: Params) -> Datasets:
     special = special_tokens(tokenizer)
     cache = FeatureCache(FEATURES)
     samples = read_metadata()
+    pictures = None
+    collator: CachedVisionCollator | PictureCollator = CachedVisionCollator(special)
+    if needs_pictures(params.train.lora_targets):
+        vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
+        pictures = Pictures(samples, vision, params.encode.seed)
+        collator = PictureCollator(special, DTYPES[params.model.dtype])
     sets = {
         split: CachedSamples(
             [sample for sample in samples if sample.split == split],
@@ -91,6 +100,7 @@ def prepare_datasets(params: Params) -> Datasets:
             special,
             params.train.max_tokens,
             with_copies=split == "train",
+            pictures=pictures,
         )
         for split in ("train", "val")
     }
@@ -99,17 +109,18 @@ def prepare_datasets(params: Params) -> Datasets:
             f"train.batch_size is {params.train.batch_size}, but there are only {len(sets['train'])} training views; "
             f"set it to at most {len(sets['train'])}"
         )
-    return Datasets(sets["train"], sets["val"], CachedVisionCollator(special), tokenizer.get_vocab_size())
+    return Datasets(sets["train"], sets["val"], collator, tokenizer.get_vocab_size())
 
 
 def set_up_lora(params: Params, device: torch.device) -> PeftModel:
-    """The frozen decoder with a fresh adapter; the vision tower is left on the disk."""
+    """The frozen decoder with a fresh adapter; the vision tower is left on the disk unless it is a target."""
     model = load_base_model(
         params.model.name_or_path,
         params.model.revision,
         dtype=DTYPES[params.model.dtype],
         device=device,
-        vision=False,
+        attn_implementation=params.model.attn_implementation,
+        vision=needs_pictures(params.train.lora_targets),
     )
     return add_adapter(model, lora_config(params.train, params.model.name_or_path, params.model.revision))
 
@@ -125,7 +136,9 @@ def create_trainer(model: PeftModel, datasets: Datasets, params: Params) -> Toke
     steps = count_steps(len(datasets.train), params.train)
     unfinished = checkpoint_folder(
         "train",
-        fingerprint(params.model, params.train, files=[METADATA, FEATURES / "index.json", *model_files(params)]),
+        fingerprint(
+            params.model, params.encode, params.train, files=[METADATA, FEATURES / "index.json", *model_files(params)]
+        ),
     )
     arguments = TrainingArguments(
         output_dir=str(unfinished),
@@ -217,7 +230,7 @@ def save(trainer: TokenWeightedTrainer, metrics: dict[str, Any], params: Params)
     """Adapter, model card, metrics and curves; then the checkpoints may go."""
     model: Any = trainer.model
     shutil.rmtree(ADAPTER, ignore_errors=True)
-    model.save_pretrained(ADAPTER, safe_serialization=True)
+    save_adapter(model, ADAPTER, params.model.name_or_path)
     write_text(ADAPTER / "README.md", model_card(metrics, params))
     write_json(METRICS, metrics)
     history = trainer.state.log_history

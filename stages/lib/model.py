@@ -217,18 +217,21 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """`tokenizer.json` exactly as it stands, whatever class `tokenizer_config.json` names."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    """`tokenizer.json` exactly as it stands, whatever class `tokenizer_config.json` names. ModelError without one."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise ModelError(f"{folder} holds no tokenizer.json; copy the one that belongs to the checkpoint there")
+    tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
 
 
 def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
-    """The ids of the four special tokens; ValueError names those that the tokenizer lacks."""
+    """The ids of the four special tokens; ModelError names those that the tokenizer lacks."""
     ids = {name: tokenizer.token_to_id(name) for name in (BOS, EOS, PAD, IMAGE)}
     found = {name: token_id for name, token_id in ids.items() if token_id is not None}
     missing = sorted(ids.keys() - found.keys())
     if missing:
-        raise ValueError(f"tokenizer.json lacks the special tokens {missing}; is this a DeepSeek-OCR tokenizer?")
+        raise ModelError(f"tokenizer.json lacks the special tokens {missing}; is this a DeepSeek-OCR tokenizer?")
     return SpecialTokens(found[BOS], found[EOS], found[PAD], found[IMAGE])

@@ -14,16 +14,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from stages.lib.augment import augment
 from stages.lib.failures import run_stage
 from stages.lib.features import FeatureWriter, VisionInput, compute_vision_tokens
-from stages.lib.images import open_image
 from stages.lib.metadata import METADATA, Sample, read_metadata
 from stages.lib.model import find_model, load_base_model
 from stages.lib.params import Params, read_params
+from stages.lib.pictures import Pictures
 from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
 from stages.lib.views import read_view_sizes
 
@@ -41,13 +39,14 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
     device = set_up(params.runtime)
     folder = find_model(params.model.name_or_path, params.model.revision)
     vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
+    pictures = Pictures(samples, vision, params.encode.seed)
     unfinished = checkpoint_folder(
         "encode",
         fingerprint(params.model, params.encode, [s.sha256 for s in samples], files=[folder / "config.json", METADATA]),
     )
     writer = FeatureWriter(unfinished, params.runtime.shard_mb)
-    keys = [(sample, key) for sample in samples for key in feature_keys(sample, params.encode.copies)]
-    remaining = [(sample, key) for sample, key in keys if key not in writer]
+    keys = [key for sample in samples for key in feature_keys(sample, params.encode.copies)]
+    remaining = [key for key in keys if key not in writer]
     if len(remaining) < len(keys):
         print(f"encode: goes on behind {len(keys) - len(remaining)} pictures that are encoded already")
     model = load_base_model(
@@ -55,14 +54,11 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
         params.model.revision,
         dtype=DTYPES[params.model.dtype],
         device=device,
+        attn_implementation=params.model.attn_implementation,
         decoder=False,
     )
-    for sample, key in tqdm(remaining, desc="encode", unit="picture", disable=None):
-        image = open_image(Path(sample.image_path))
-        copy = key.partition("~")[2]
-        if copy:
-            image = augment(image, np.random.default_rng([params.encode.seed, int(sample.image_id), int(copy)]))
-        writer.add(key, compute_vision_tokens(model, vision.views(image)))
+    for key in tqdm(remaining, desc="encode", unit="picture", disable=None):
+        writer.add(key, compute_vision_tokens(model, pictures.views(key)))
     tokens = sum(entry["tokens"] for entry in writer.images.values()) + sum(map(len, writer.pending.values()))
     writer.finish(features, {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": params.encode.copies})
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -35,7 +35,8 @@ from transformers import UnlimitedOcrForConditionalGeneration
 from stages.lib.augment import paper_colour
 from stages.lib.drawing import draw_line, lacks, random_hand
 from stages.lib.files import write_atomically, write_json, write_text
-from stages.lib.model import BOS, EOS, IMAGE, PAD, build_config, special_tokens
+from stages.lib.model import BOS, EOS, IMAGE, PAD, special_tokens
+from stages.lib.official import build_config
 from stages.lib.sequence import SpecialTokens, build_prompt_ids, build_training_ids, pad_batch
 from stages.lib.views import ViewSizes, make_views
 

@@ -80,8 +80,14 @@ def read(paths: list[Path], params: Params, adapter: Path | None) -> list[Outcom
     device = set_up(params.runtime)
     folder = find_model(params.model.name_or_path, params.model.revision)
     model: Any = load_base_model(
-        params.model.name_or_path, params.model.revision, dtype=DTYPES[params.model.dtype], device=device
+        params.model.name_or_path,
+        params.model.revision,
+        dtype=DTYPES[params.model.dtype],
+        device=device,
+        attn_implementation=params.model.attn_implementation,
     )
+    if adapter is not None:  # before the pictures are seen: an adapter may change the vision tower too
+        model = load_adapter(model, adapter)
     vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
     prepare = params.prepare
     limits = ImageLimits(prepare.max_side_px, prepare.min_side_px, prepare.max_pixels, prepare.max_aspect)
@@ -93,8 +99,6 @@ def read(paths: list[Path], params: Params, adapter: Path | None) -> list[Outcom
             problems[path] = error.reason
         except OSError as error:
             problems[path] = error.strerror or str(error)
-    if adapter is not None:
-        model = load_adapter(model, adapter)
     tokenizer = read_tokenizer(folder)
     readings = dict(
         zip(

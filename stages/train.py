@@ -1,7 +1,8 @@
 """Train: LoRA on the base model, fed with vision tokens from the cache.
 
 Reads   data/processed/metadata.json, data/features/, the base model (without its vision tower); parameters `model`,
-        `train`, and of `transcribe` how lines are read for the CER curve.
+        `train`, and of `transcribe` how lines are read for the CER curve. With the LoRA targets `vision` or `projector`
+        also the pictures, the vision tower and the parameters `encode`: what is trained cannot come from a cache.
 Writes  models/adapter/ (PEFT layout), metrics/train.json, metrics/curves/{train_loss,val_loss,val_cer}.csv.
 Refuses samples that do not fit `max_tokens`, a batch larger than the training set, a loss that is not a number.
 Alone   python -m stages.train
@@ -25,13 +26,14 @@ import torch
 from peft import PeftModel
 from transformers import TrainingArguments, set_seed
 
-from stages.lib.adapter import add_adapter, load_adapter_weights, lora_config
+from stages.lib.adapter import add_adapter, load_adapter_weights, lora_config, needs_pictures, save_adapter
 from stages.lib.failures import Refusal, run_stage
-from stages.lib.features import FeatureCache
+from stages.lib.features import FeatureCache, VisionInput, compute_vision_tokens
 from stages.lib.files import write_json, write_text
 from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
 from stages.lib.params import Params, TrainParams, read_params
+from stages.lib.pictures import PictureCollator, Pictures
 from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
 from stages.lib.selection import MIN_LINES_FOR_CER, KeepBest, make_cer_reader
 from stages.lib.sequence import CachedVisionCollator
@@ -41,6 +43,7 @@ from stages.lib.training import (
     TokenWeightedTrainer,
     last_complete_checkpoint,
 )
+from stages.lib.views import read_view_sizes
 
 FEATURES = Path("data/features")
 ADAPTER = Path("models/adapter")
@@ -54,7 +57,7 @@ class Datasets:
 
     train: CachedSamples
     val: CachedSamples
-    collator: CachedVisionCollator
+    collator: CachedVisionCollator | PictureCollator
     vocabulary: int
     read_cer: Callable[[Any], float] | None
 
@@ -88,6 +91,12 @@ def prepare_datasets(params: Params) -> Datasets:
     special = special_tokens(tokenizer)
     cache = FeatureCache(FEATURES)
     samples = read_metadata()
+    pictures = None
+    collator: CachedVisionCollator | PictureCollator = CachedVisionCollator(special)
+    if needs_pictures(params.train.lora_targets):
+        vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
+        pictures = Pictures(samples, vision, params.encode.seed)
+        collator = PictureCollator(special, DTYPES[params.model.dtype])
     sets = {
         split: CachedSamples(
             [sample for sample in samples if sample.split == split],
@@ -96,6 +105,7 @@ def prepare_datasets(params: Params) -> Datasets:
             special,
             params.train.max_tokens,
             with_copies=split == "train",
+            pictures=pictures,
         )
         for split in ("train", "val")
     }
@@ -107,18 +117,23 @@ def prepare_datasets(params: Params) -> Datasets:
     read_cer = None
     if params.train.cer_lines:
         val = [sample for sample in samples if sample.split == "val"]
-        read_cer = make_cer_reader(val, cache, tokenizer, special, params.transcribe, params.train.cer_lines)
-    return Datasets(sets["train"], sets["val"], CachedVisionCollator(special), tokenizer.get_vocab_size(), read_cer)
+
+        def tokens_of(model: Any, image_id: str) -> torch.Tensor:
+            return compute_vision_tokens(model, pictures.views(image_id)) if pictures else cache.tokens(image_id)
+
+        read_cer = make_cer_reader(val, tokens_of, tokenizer, special, params.transcribe, params.train.cer_lines)
+    return Datasets(sets["train"], sets["val"], collator, tokenizer.get_vocab_size(), read_cer)
 
 
 def set_up_lora(params: Params, device: torch.device) -> PeftModel:
-    """The frozen decoder with a fresh adapter; the vision tower is left on the disk."""
+    """The frozen decoder with a fresh adapter; the vision tower is left on the disk unless it is a target."""
     model = load_base_model(
         params.model.name_or_path,
         params.model.revision,
         dtype=DTYPES[params.model.dtype],
         device=device,
-        vision=False,
+        attn_implementation=params.model.attn_implementation,
+        vision=needs_pictures(params.train.lora_targets),
     )
     return add_adapter(model, lora_config(params.train, params.model.name_or_path, params.model.revision))
 
@@ -152,6 +167,7 @@ def create_trainer(
         "train",
         fingerprint(
             params.model,
+            params.encode,
             params.train,
             params.transcribe,
             files=[METADATA, FEATURES / "index.json", *model_files(params)],
@@ -259,7 +275,7 @@ def save(trainer: TokenWeightedTrainer, metrics: dict[str, Any], params: Params)
     model: Any = trainer.model
     unfinished = ADAPTER.with_name(f"{ADAPTER.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished, safe_serialization=True)
+    save_adapter(model, unfinished, params.model.name_or_path)
     write_text(unfinished / "README.md", model_card(metrics, params))
     shutil.rmtree(ADAPTER, ignore_errors=True)
     unfinished.replace(ADAPTER)  # so that half an adapter never has this name

@@ -1,7 +1,7 @@
 """Transcribe: the base model, and the base model with the adapter, read the validation pictures.
 
 Reads   data/processed/metadata.json, data/features/, the base model, models/adapter/; parameters `model`,
-        `transcribe`.
+        `transcribe`. An adapter of the vision tower sees the pictures of data/processed/ anew (parameters `encode`).
 Writes  data/predictions/base.jsonl and adapter.jsonl, one object a picture, in order of image id.
 Refuses to run without an adapter or without cached vision tokens.
 Alone   python -m stages.transcribe
@@ -12,15 +12,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from stages.lib.adapter import load_adapter
+from stages.lib.adapter import changes_vision, load_adapter
 from stages.lib.decoding import Reading, transcribe
 from stages.lib.failures import run_stage
-from stages.lib.features import FeatureCache
+from stages.lib.features import FeatureCache, VisionInput, compute_vision_tokens
 from stages.lib.files import write_text
 from stages.lib.metadata import Sample, read_metadata
 from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
 from stages.lib.params import read_params
+from stages.lib.pictures import Pictures
 from stages.lib.runtime import DTYPES, set_up
+from stages.lib.views import read_view_sizes
 
 FEATURES = Path("data/features")
 ADAPTER = Path("models/adapter")
@@ -33,12 +35,14 @@ def main() -> None:
     samples = [sample for sample in read_metadata() if sample.split == "val"]
     cache = FeatureCache(FEATURES)
     vision_tokens = [cache.tokens(sample.image_id) for sample in samples]
+    sees_anew = changes_vision(ADAPTER)
     base = load_base_model(
         params.model.name_or_path,
         params.model.revision,
         dtype=DTYPES[params.model.dtype],
         device=device,
-        vision=False,
+        attn_implementation=params.model.attn_implementation,
+        vision=sees_anew,
     )
     folder = find_model(params.model.name_or_path, params.model.revision)
     tokenizer = read_tokenizer(folder)
@@ -46,6 +50,10 @@ def main() -> None:
     model = load_adapter(base, ADAPTER)
     with model.disable_adapter():
         base_readings = transcribe(model, vision_tokens, tokenizer, special, params.transcribe, "base reads")
+    if sees_anew:
+        vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
+        pictures = Pictures(samples, vision, params.encode.seed)
+        vision_tokens = [compute_vision_tokens(model, pictures.views(sample.image_id)) for sample in samples]
     adapter_readings = transcribe(model, vision_tokens, tokenizer, special, params.transcribe, "adapter reads")
     write_predictions(PREDICTIONS / "base.jsonl", samples, base_readings)
     write_predictions(PREDICTIONS / "adapter.jsonl", samples, adapter_readings)

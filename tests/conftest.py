@@ -13,7 +13,8 @@ from transformers import UnlimitedOcrForConditionalGeneration
 from stages.lib.drawing import Hand, draw_line
 from stages.lib.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens
 from stages.lib.metadata import Sample
-from stages.lib.model import build_config, load_base_model, read_tokenizer, special_tokens
+from stages.lib.model import load_base_model, read_tokenizer, special_tokens
+from stages.lib.official import build_config
 from stages.lib.sequence import SpecialTokens
 from stages.lib.views import read_view_sizes
 from stages.pretrain import build_tokenizer, official_config, write_base_model

@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import PreTrainedModel
 
 from stages.lib.files import write_atomically, write_json
 from stages.lib.views import Views, ViewSizes, make_views
@@ -40,15 +39,15 @@ class VisionInput:
 
 
 @torch.inference_mode()
-def compute_vision_tokens(model: PreTrainedModel, views: Views) -> torch.Tensor:
-    """Vision tokens of one picture, (tokens, width) in the model's dtype, on the CPU.
+def compute_vision_tokens(model: Any, views: Views) -> torch.Tensor:
+    """Vision tokens of one picture, (tokens, width) in the model's dtype, on the CPU; `model` with adapter or without.
 
     One picture a pass: what else is read at the same time can never change a picture's tokens.
     Raises ValueError when the model returns another number of tokens than the views promise.
     """
     device, dtype = model.device, model.dtype
     tiles = views.tiles
-    features = model.get_image_features(  # type: ignore[operator]
+    features = model.get_image_features(
         pixel_values=views.global_view[None].to(device, dtype),
         pixel_values_local=None if tiles is None else tiles.to(device, dtype),
         num_local_patches=[0 if tiles is None else len(tiles)],

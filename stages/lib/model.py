@@ -30,6 +30,7 @@ from transformers import (
 
 from stages.lib.failures import Refusal
 from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE
+from stages.lib.official import build_config
 from stages.lib.sequence import PROMPT, SpecialTokens
 
 VISION_MODULES = ("model.vision_tower", "model.multi_modal_projector")
@@ -147,12 +148,17 @@ def _without(kind: Any, modules: tuple[str, ...]) -> Any:
     class Part(kind):  # type: ignore[misc]
         def __init__(self, config: PreTrainedConfig) -> None:
             super().__init__(config)
-            for module in modules:
-                parent, _, child = module.rpartition(".")
-                delattr(self.get_submodule(parent), child)
+            remove_modules(self, modules)
 
     Part.__name__ = Part.__qualname__ = kind.__name__
     return Part
+
+
+def remove_modules(model: torch.nn.Module, modules: tuple[str, ...]) -> None:
+    """Take modules, named from the top of `model`, out of it."""
+    for module in modules:
+        parent, _, child = module.rpartition(".")
+        delattr(model.get_submodule(parent), child)
 
 
 @contextmanager
@@ -210,88 +216,22 @@ def read_config(folder: Path) -> PreTrainedConfig:
     return native
 
 
-def build_config(official: dict[str, Any], image_token_id: int) -> UnlimitedOcrConfig:
-    """The native config of an official `config.json`.
-
-    The official file leaves out what DeepSeek-OCR's code hard-codes; those fields may stand in it for smaller models:
-    `vision_config.width.sam_vit_b.{patch_size, image_size, output_channels, mlp_ratio, window_size}`.
-    """
-    language = official["language_config"]
-    widths = official["vision_config"]["width"]
-    sam, clip = widths["sam_vit_b"], widths["clip-l-14-224"]
-    spread = official.get("initializer_range", 0.02)
-    sam_config = {
-        "hidden_size": sam["width"],
-        "num_hidden_layers": sam["layers"],
-        "num_attention_heads": sam["heads"],
-        "global_attn_indexes": list(sam["global_attn_indexes"]),
-        "downsample_channels": list(sam["downsample_channels"]),
-        "image_size": sam.get("image_size", official["vision_config"]["image_size"]),
-        "patch_size": sam.get("patch_size", 16),
-        "output_channels": sam.get("output_channels", 256),
-        "window_size": sam.get("window_size", 14),
-        "mlp_dim": int(sam["width"] * sam.get("mlp_ratio", 4)),
-        "initializer_range": spread,
-    }
-    clip_config = {
-        "hidden_size": clip["width"],
-        "intermediate_size": 4 * clip["width"],
-        "num_hidden_layers": clip["layers"],
-        "num_attention_heads": clip["heads"],
-        "image_size": clip["image_size"],
-        "patch_size": clip["patch_size"],
-        "initializer_range": spread,
-    }
-    text_config = {
-        name: language[name]
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "max_position_embeddings",
-            "n_routed_experts",
-            "n_shared_experts",
-            "num_experts_per_tok",
-            "moe_intermediate_size",
-            "first_k_dense_replace",
-            "topk_method",
-            "n_group",
-            "topk_group",
-            "bos_token_id",
-            "eos_token_id",
-        )
-        if name in language
-    }
-    text_config |= {
-        "rms_norm_eps": language.get("rms_norm_eps", 1e-6),
-        "rope_parameters": {"rope_type": "default", "rope_theta": float(language.get("rope_theta", 10000.0))},
-        "routed_scaling_factor": language.get("routed_scaling_factor", 1.0),
-        "sliding_window": language["max_position_embeddings"],
-        "initializer_range": spread,
-    }
-    return UnlimitedOcrConfig(
-        vision_config={"sam_config": sam_config, "encoder_config": clip_config},
-        text_config=text_config,
-        image_token_id=image_token_id,
-    )
-
-
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """`tokenizer.json` exactly as it stands, whatever class `tokenizer_config.json` names."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    """`tokenizer.json` exactly as it stands, whatever class `tokenizer_config.json` names. ModelError without one."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise ModelError(f"{folder} holds no tokenizer.json; copy the one that belongs to the checkpoint there")
+    tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
 
 
 def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
-    """The ids of the four special tokens; ValueError names those that the tokenizer lacks."""
+    """The ids of the four special tokens; ModelError names those that the tokenizer lacks."""
     ids = {name: tokenizer.token_to_id(name) for name in (BOS, EOS, PAD, IMAGE)}
     found = {name: token_id for name, token_id in ids.items() if token_id is not None}
     missing = sorted(ids.keys() - found.keys())
     if missing:
-        raise ValueError(f"tokenizer.json lacks the special tokens {missing}; is this a DeepSeek-OCR tokenizer?")
+        raise ModelError(f"tokenizer.json lacks the special tokens {missing}; is this a DeepSeek-OCR tokenizer?")
     return SpecialTokens(found[BOS], found[EOS], found[PAD], found[IMAGE])

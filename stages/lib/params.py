@@ -34,6 +34,7 @@ class ModelParams(Group):
     name_or_path: str = Field(min_length=1, description="local folder (POSIX path from the repository root) or hub id")
     revision: str | None = Field(pattern=r"^[0-9a-f]{40}$", description="commit of a hub id; null for a folder")
     dtype: Literal["float32", "bfloat16", "float16"]
+    attn_implementation: Literal["sdpa", "eager"] = Field(description="of attention; same numbers, other memory")
 
 
 class PrepareParams(Group):
@@ -65,7 +66,7 @@ class TrainParams(Group):
     lora_r: int = Field(ge=1, le=1024)
     lora_alpha: int = Field(ge=1)
     lora_dropout: float = Field(ge=0, lt=1)
-    lora_targets: list[Literal["attention", "mlp", "experts"]] = Field(min_length=1)
+    lora_targets: list[Literal["attention", "mlp", "experts", "vision", "projector"]] = Field(min_length=1)
     epochs: float = Field(gt=0)
     batch_size: int = Field(ge=1)
     accumulation: int = Field(ge=1, description="batches per optimizer step")

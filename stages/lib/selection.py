@@ -16,7 +16,6 @@ from tokenizers import Tokenizer
 from transformers import TrainerCallback
 
 from stages.lib.decoding import transcribe
-from stages.lib.features import FeatureCache
 from stages.lib.files import write_text
 from stages.lib.metadata import Sample
 from stages.lib.metrics import count_character_errors, micro_average
@@ -30,20 +29,23 @@ METRIC_NAMES = {"loss": "eval_loss", "cer": "eval_cer"}
 
 def make_cer_reader(
     samples: Sequence[Sample],
-    cache: FeatureCache,
+    tokens_of: Callable[[Any, str], torch.Tensor],
     tokenizer: Tokenizer,
     special: SpecialTokens,
     params: TranscribeParams,
     lines: int,
 ) -> Callable[[Any], float]:
-    """A function model -> CER on `lines` validation samples, evenly spread, read exactly as `transcribe` reads them."""
+    """A function model -> CER on `lines` validation samples, evenly spread, read exactly as `transcribe` reads them.
+
+    `tokens_of` gives the vision tokens of a picture: from the cache, or from the model where the tower is trained.
+    """
     count = min(lines, len(samples))
     chosen = [samples[i * len(samples) // count] for i in range(count)]
 
     def read(model: Any) -> float:
-        vision_tokens = [cache.tokens(sample.image_id) for sample in chosen]
         model.eval()
         with torch.no_grad():
+            vision_tokens = [tokens_of(model, sample.image_id) for sample in chosen]
             readings = transcribe(model, vision_tokens, tokenizer, special, params, None)
         model.train()
         return micro_average(

@@ -18,6 +18,7 @@ from stages.lib.failures import Refusal
 from stages.lib.features import FeatureCache
 from stages.lib.files import write_text
 from stages.lib.metadata import Sample
+from stages.lib.pictures import Pictures
 from stages.lib.sequence import IGNORED_LABEL, SequenceTooLong, SpecialTokens, build_training_ids
 
 COMPLETE = "COMPLETE"  # written last into a checkpoint folder
@@ -26,6 +27,7 @@ COMPLETE = "COMPLETE"  # written last into a checkpoint folder
 class CachedSamples(Dataset[dict[str, Any]]):
     """Every sample once, or once per augmented copy, with its vision tokens from the cache.
 
+    With `pictures` the samples bring views instead: the vision tower is then part of what is trained.
     Raises Refusal with the names of all samples whose sequence exceeds `max_tokens`: cutting would remove eos.
     """
 
@@ -37,8 +39,10 @@ class CachedSamples(Dataset[dict[str, Any]]):
         special: SpecialTokens,
         max_tokens: int,
         with_copies: bool,
+        pictures: Pictures | None = None,
     ) -> None:
         self.cache = cache
+        self.pictures = pictures
         self.rows: list[dict[str, Any]] = []
         too_long = []
         for sample in samples:
@@ -61,6 +65,8 @@ class CachedSamples(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
+        if self.pictures is not None:
+            return {**row, "views": self.pictures.views(row["key"])}
         return {**row, "vision_tokens": self.cache.tokens(row["key"])}
 
     def lengths(self) -> list[int]:
@@ -71,6 +77,7 @@ class CachedSamples(Dataset[dict[str, Any]]):
         """The same texts, each with the vision tokens of the next sample that has another text."""
         shuffled = object.__new__(CachedSamples)
         shuffled.cache = self.cache
+        shuffled.pictures = self.pictures
         shuffled.rows = []
         for i, row in enumerate(self.rows):
             others = self.rows[i + 1 :] + self.rows[:i]

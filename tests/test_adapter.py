@@ -1,0 +1,238 @@
+"""LoRA: what each target trains, that gradients arrive, and that an adapter comes back as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import UnlimitedOcrForConditionalGeneration
+
+from stages.imitate import IMAGE_ID, official_config
+from stages.lib.adapter import (
+    add_adapter,
+    changes_vision,
+    load_adapter,
+    lora_config,
+    needs_pictures,
+    save_adapter,
+    to_native,
+    to_official,
+)
+from stages.lib.failures import Refusal
+from stages.lib.features import FeatureCache, VisionInput, compute_vision_tokens
+from stages.lib.metadata import Sample
+from stages.lib.model import load_base_model, read_tokenizer
+from stages.lib.official import build_config
+from stages.lib.params import TrainParams, read_params
+from stages.lib.pictures import PictureCollator, Pictures
+from stages.lib.sequence import CachedVisionCollator, SpecialTokens, as_image_outputs
+from stages.lib.training import CachedSamples, label_logits_loss
+
+ROOT = Path(__file__).parent.parent
+
+# Parameters of a rank-1 adapter on the full shape: inputs + outputs of every matrix, by hand.
+ATTENTION = 12 * 4 * (1280 + 1280)
+DENSE = 3 * (1280 + 6848)
+SHARED = 11 * 3 * (1280 + 1792)
+# PEFT sees the fused matrices: gate and up share their input side.
+ROUTED = 11 * 64 * ((1280 + 2 * 896) + (896 + 1280))
+SAM = 12 * ((768 + 2304) + (768 + 768) + 2 * (768 + 3072))
+CLIP = 24 * (4 * (1024 + 1024) + 2 * (1024 + 4096))
+
+
+def train_params(**changes: Any) -> TrainParams:
+    return read_params(ROOT / "params.yaml").train.model_copy(update={"lora_dropout": 0.0, **changes})
+
+
+@pytest.mark.parametrize("r", [8, 16])
+@pytest.mark.parametrize(
+    ("targets", "per_rank"),
+    [
+        (["attention"], ATTENTION),
+        (["attention", "mlp"], ATTENTION + DENSE + SHARED),
+        (["experts"], ROUTED),
+        (["vision"], SAM + CLIP),
+        (["projector"], 2048 + 1280),
+        (["attention", "projector"], ATTENTION + 2048 + 1280),
+    ],
+)
+def test_the_number_of_trained_parameters_on_the_full_shape(targets: list[str], per_rank: int, r: int) -> None:
+    with torch.device("meta"):
+        model = UnlimitedOcrForConditionalGeneration(build_config(official_config(12), IMAGE_ID))
+    adapted = add_adapter(model, lora_config(train_params(lora_targets=targets, lora_r=r), "x", None))
+    assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == per_rank * r
+
+
+def test_the_numbers_that_are_told_of_deepseek_ocr() -> None:
+    """Attention 1.97 M, dense layer 0.39 M, shared experts 1.62 M at r 16; experts 73.5 M if they were not fused."""
+    assert (16 * ATTENTION, 16 * DENSE, 16 * SHARED) == (1_966_080, 390_144, 1_622_016)
+    assert 16 * 11 * 64 * 3 * (1280 + 896) == 73_531_392
+    assert 16 * ROUTED == 59_113_472
+
+
+@pytest.fixture
+def datasets(
+    model_folder: Path,
+    samples: list[Sample],
+    pictures: list[Image.Image],
+    cache: FeatureCache,
+    special: SpecialTokens,
+    vision: VisionInput,
+    tmp_path: Path,
+) -> dict[str, dict[str, Any]]:
+    """The same two samples as batches from the cache and from picture files."""
+    tokenizer = read_tokenizer(model_folder)
+
+    class FromMemory(Pictures):
+        def views(self, key: str) -> Any:
+            return self.vision.views(pictures[int(key) - 1])
+
+    arguments = (samples, cache, tokenizer, special, 2048, True)
+    cached = CachedSamples(*arguments)
+    drawn = CachedSamples(*arguments, pictures=FromMemory(samples, vision, 0))
+    return {
+        "cached": CachedVisionCollator(special)([cached[0], cached[1]]),
+        "pictures": PictureCollator(special, torch.float32)([drawn[0], drawn[1]]),
+    }
+
+
+def gradients(model: Any, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Of the second LoRA matrices, which alone have one at the start."""
+    model.zero_grad()
+    label_logits_loss(model, batch)[0].backward()  # type: ignore[no-untyped-call]
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None and "lora_B" in n}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_arrive_in_the_vision_tower_and_nowhere_else(
+    model_folder: Path, datasets: dict[str, dict[str, Any]], checkpointing: bool
+) -> None:
+    params = train_params(lora_targets=["vision", "projector"], lora_r=2)
+    model = add_adapter(load_base_model(str(model_folder), dtype=torch.float32), lora_config(params, "x", None))
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    model.train()
+    found = gradients(model, datasets["pictures"])
+    for part in ("sam_encoder.layers.0.attn.qkv", "sam_encoder.layers.2.mlp.lin2", "vision_encoder", "projector"):
+        arrived = [g for n, g in found.items() if part in n]
+        assert arrived and all(bool(gradient.any()) for gradient in arrived), part
+    assert all("vision_tower" in name or "projector" in name for name in found)
+
+
+def test_pictures_and_cache_give_the_same_loss_and_decoder_gradients(
+    model_folder: Path, datasets: dict[str, dict[str, Any]]
+) -> None:
+    params = train_params(lora_targets=["attention"], lora_r=2)
+    torch.manual_seed(1)
+    model = add_adapter(load_base_model(str(model_folder), dtype=torch.float32), lora_config(params, "x", None))
+    with torch.no_grad():
+        losses = [float(label_logits_loss(model, batch)[0]) for batch in datasets.values()]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    cached, drawn = (gradients(model, batch) for batch in datasets.values())
+    assert cached.keys() == drawn.keys()
+    for name, gradient in cached.items():
+        assert torch.allclose(gradient, drawn[name], rtol=1e-3, atol=1e-5), name
+
+
+def test_gradient_checkpointing_changes_no_gradient(model_folder: Path, datasets: dict[str, dict[str, Any]]) -> None:
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(1)
+        model = load_base_model(str(model_folder), dtype=torch.float32, vision=False)
+        adapted = add_adapter(model, lora_config(train_params(lora_targets=["attention", "mlp"]), "x", None))
+        if checkpointing:
+            adapted.activation_checkpointing_enable()
+        adapted.train()
+        found.append(gradients(adapted, datasets["cached"]))
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        assert torch.allclose(gradient, found[1][name], rtol=1e-4, atol=1e-6), name
+
+
+def train_a_little(model_folder: Path, targets: list[str], folder: Path) -> Any:
+    """A saved adapter whose weights are random and not zero; the model that has it."""
+    torch.manual_seed(5)
+    base = load_base_model(str(model_folder), dtype=torch.float32)
+    adapted: Any = add_adapter(base, lora_config(train_params(lora_targets=targets, lora_r=3), str(model_folder), None))
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(0, 0.1)
+    save_adapter(adapted, folder, "a/b")
+    return adapted.eval()
+
+
+def logits(model: Any, tokens: torch.Tensor, special: SpecialTokens) -> torch.Tensor:
+    ids = torch.tensor([[special.bos, *[special.image] * len(tokens), 30, 31, 32]])
+    with torch.no_grad():
+        output: torch.Tensor = model(input_ids=ids, mm_encoder_outputs=as_image_outputs([tokens])).logits
+    return output
+
+
+@pytest.mark.parametrize("targets", [["attention", "mlp"], ["attention", "experts"], ["vision", "projector", "mlp"]])
+def test_a_saved_adapter_reads_as_it_was(
+    tmp_path: Path, model_folder: Path, special: SpecialTokens, cache: FeatureCache, targets: list[str]
+) -> None:
+    trained = train_a_little(model_folder, targets, tmp_path)
+    base = load_base_model(str(model_folder), dtype=torch.float32)
+    tokens = cache.tokens("00001")
+    plain = logits(base, tokens, special)
+    loaded = load_adapter(base, tmp_path)
+    assert torch.equal(logits(loaded, tokens, special), logits(trained, tokens, special))
+    assert not torch.allclose(logits(loaded, tokens, special), plain, atol=1e-3)
+    assert changes_vision(tmp_path) is needs_pictures(targets)
+
+
+def test_an_adapter_of_the_vision_tower_changes_vision_tokens_and_needs_the_tower(
+    tmp_path: Path, model_folder: Path, pictures: list[Image.Image], vision: VisionInput
+) -> None:
+    trained = train_a_little(model_folder, ["vision"], tmp_path)
+    views = vision.views(pictures[0])
+    plain = compute_vision_tokens(load_base_model(str(model_folder), dtype=torch.float32), views)
+    changed = compute_vision_tokens(trained, views)
+    assert not torch.allclose(plain, changed, atol=1e-3)
+    loaded = load_adapter(load_base_model(str(model_folder), dtype=torch.float32), tmp_path)
+    assert torch.equal(compute_vision_tokens(loaded, views), changed)
+    with pytest.raises((Refusal, ValueError)):
+        load_adapter(load_base_model(str(model_folder), dtype=torch.float32, vision=False), tmp_path)
+
+
+def test_official_names_and_back(tmp_path: Path, model_folder: Path) -> None:
+    train_a_little(model_folder, ["attention", "mlp"], tmp_path)
+    native = load_file(tmp_path / "adapter_model.safetensors")
+    official = to_official(native)
+    assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in official
+    assert "base_model.model.model.layers.1.mlp.shared_experts.up_proj.lora_B.weight" in official
+    assert not any("language_model" in name for name in official)
+    assert to_native(official).keys() == native.keys()
+    assert to_native(native).keys() == native.keys()
+
+
+def test_an_adapter_of_the_vision_tower_has_no_official_names(tmp_path: Path, model_folder: Path) -> None:
+    train_a_little(model_folder, ["attention", "vision"], tmp_path)
+    with pytest.raises(Refusal, match="merged model"):
+        to_official(load_file(tmp_path / "adapter_model.safetensors"))
+
+
+def test_an_adapter_names_the_configured_base_model_and_no_path_of_this_machine(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    base = load_base_model(str(model_folder), dtype=torch.float32, vision=False)
+    adapted = add_adapter(base, lora_config(train_params(lora_targets=["attention"]), "owner/name", None))
+    save_adapter(adapted, tmp_path, "owner/name")
+    assert json.loads((tmp_path / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"] == "owner/name"
+
+
+def test_an_adapter_of_another_shape_is_refused(tmp_path: Path, model_folder: Path) -> None:
+    train_a_little(model_folder, ["attention"], tmp_path)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    name = sorted(weights)[0]
+    save_file({**weights, name: torch.zeros(1, 1)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(Refusal, match="does not fit"):
+        load_adapter(load_base_model(str(model_folder), dtype=torch.float32), tmp_path)
+    with pytest.raises(Refusal, match="holds no adapter"):
+        load_adapter(load_base_model(str(model_folder), dtype=torch.float32), tmp_path / "nowhere")

@@ -1,0 +1,158 @@
+"""Memory told before the run: the estimate against a real step, and against arithmetic that anyone can redo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from stages.imitate import IMAGE_ID, official_config
+from stages.lib.adapter import add_adapter, lora_config
+from stages.lib.features import VisionInput, compute_vision_tokens
+from stages.lib.memory import (
+    LiveBytes,
+    Load,
+    Memory,
+    estimate_encoding,
+    estimate_training,
+    estimate_transcription,
+)
+from stages.lib.model import load_base_model, read_config
+from stages.lib.official import build_config
+from stages.lib.params import TrainParams, read_params
+from stages.lib.pictures import pixel_inputs
+from stages.lib.sequence import SpecialTokens, as_image_outputs
+from stages.lib.training import label_logits_loss
+from stages.lib.views import ViewSizes, make_views
+
+ROOT = Path(__file__).parent.parent
+FULL = build_config(official_config(12), IMAGE_ID)
+TEXT_TOKENS, BATCH = 60, 3
+
+
+def train_params(**changes: Any) -> TrainParams:
+    return read_params(ROOT / "params.yaml").train.model_copy(update={"lora_dropout": 0.0, **changes})
+
+
+def measured_training(
+    folder: Path, params: TrainParams, views: Any, special: SpecialTokens, from_pictures: bool
+) -> int:
+    """Peak bytes of a real second training step, when the optimizer's state exists."""
+    base: Any = load_base_model(str(folder), dtype=torch.float32, vision=from_pictures)
+    model: Any = add_adapter(base, lora_config(params, "x", None))
+    if params.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    model.train()
+    ids = [special.bos, *[special.image] * views.tokens, *[30] * TEXT_TOKENS]
+    batch: dict[str, Any] = {
+        "input_ids": torch.tensor([ids] * BATCH),
+        "attention_mask": torch.ones(BATCH, len(ids), dtype=torch.long),
+        "labels": torch.tensor([[-100] * (1 + views.tokens) + [30] * TEXT_TOKENS] * BATCH),
+    }
+    width = model.config.text_config.hidden_size
+    if from_pictures:
+        batch |= pixel_inputs([views] * BATCH, torch.float32)
+    else:
+        batch["mm_encoder_outputs"] = as_image_outputs([torch.randn(views.tokens, width) for _ in range(BATCH)])
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    label_logits_loss(model, batch)[0].backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    counter = LiveBytes(model)
+    for parameter in model.parameters():  # they lie in memory already: gradients, and two moments each
+        if parameter.requires_grad:
+            counter.live += 3 * parameter.nbytes
+    with counter:
+        label_logits_loss(model, batch)[0].backward()  # type: ignore[no-untyped-call]
+    return counter.peak
+
+
+@pytest.mark.parametrize(
+    ("targets", "checkpointing"),
+    [
+        (["attention", "mlp"], False),
+        (["attention", "mlp"], True),
+        (["attention", "experts"], False),
+        (["vision"], False),
+    ],
+)
+def test_the_estimate_of_a_training_step_is_within_a_tenth_of_what_it_takes(
+    model_folder: Path,
+    pictures: list[Image.Image],
+    vision: VisionInput,
+    special: SpecialTokens,
+    targets: list[str],
+    checkpointing: bool,
+) -> None:
+    params = train_params(lora_targets=targets, lora_r=8, gradient_checkpointing=checkpointing)
+    views = vision.views(pictures[0])
+    from_pictures = "vision" in targets
+    load = Load(BATCH, 1 + views.tokens + TEXT_TOKENS, views.tokens, TEXT_TOKENS, views if from_pictures else None)
+    estimate = estimate_training(read_config(model_folder), params, torch.float32, "sdpa", load)
+    measured = measured_training(model_folder, params, views, special, from_pictures)
+    assert estimate.total == pytest.approx(measured, rel=0.1), str(estimate)
+
+
+def test_the_estimate_of_encoding_is_within_a_tenth_of_what_it_takes(
+    model_folder: Path, pictures: list[Image.Image], vision: VisionInput
+) -> None:
+    views = vision.views(pictures[0])
+    model = load_base_model(str(model_folder), dtype=torch.float32, decoder=False)
+    with LiveBytes(model) as counter:
+        compute_vision_tokens(model, views)
+    estimate = estimate_encoding(read_config(model_folder), torch.float32, "sdpa", views)
+    assert estimate.total == pytest.approx(counter.peak, rel=0.1), str(estimate)
+
+
+def test_the_parts_that_are_arithmetic_on_the_full_shape() -> None:
+    params = train_params(lora_targets=["attention", "mlp"], lora_r=16)
+    estimate = estimate_training(FULL, params, torch.bfloat16, "sdpa", Load(1, 400, 273, 100))
+    layers = 12 * (4 * 1280**2 + 2 * 1280) + 3 * 1280 * 6848
+    experts = 11 * (64 * 3 * 1280 * 896 + 3 * 1280 * 1792 + 64 * 1280)
+    ends = 2 * 129280 * 1280 + 1280 + 2 * 1280  # embedding, head, norm; newline and separator
+    assert estimate.weights == 2 * (layers + experts + ends)  # the decoder alone, bf16
+    assert estimate.adapter == estimate.gradients == 4 * 3_978_240
+    assert estimate.optimizer == 2 * estimate.adapter
+    assert estimate.cache == 273 * 1280 * 2
+    assert estimate.logits >= 100 * 129280 * 4  # at least one float32 copy at the label positions
+    assert 6.2e9 < estimate.total < 8e9
+
+
+def test_what_saves_memory_saves_it() -> None:
+    def total(targets: list[str], checkpointing: bool, batch_size: int = 4) -> int:
+        params = train_params(lora_targets=targets, lora_r=8, gradient_checkpointing=checkpointing)
+        two_layers = build_config(official_config(2), IMAGE_ID)
+        return estimate_training(two_layers, params, torch.bfloat16, "sdpa", Load(batch_size, 700, 600, 80)).total
+
+    plain = total(["attention"], False)
+    assert total(["attention"], True) < plain < total(["attention", "experts"], False)
+    assert total(["attention"], False, batch_size=1) < plain
+
+
+def test_the_vision_tower_alone_fits_small_cards() -> None:
+    views = make_views(Image.new("RGB", (1800, 600)), "base", ViewSizes(), 6)
+    estimate = estimate_encoding(FULL, torch.bfloat16, "sdpa", views)
+    assert estimate.weights == pytest.approx(0.80e9, rel=0.01)
+    assert estimate.total < 3e9
+
+
+def test_generation_keeps_keys_and_values_of_every_layer() -> None:
+    estimate = estimate_transcription(FULL, torch.bfloat16, 4, 500, 100, adapter_weights=0)
+    assert estimate.cache == 2 * 12 * 4 * 600 * 1280 * 2
+
+
+def test_eager_attention_takes_its_square_of_scores() -> None:
+    two_layers = build_config(official_config(2), IMAGE_ID)
+    sdpa, eager = (
+        estimate_transcription(two_layers, torch.bfloat16, 1, 2000, 10, adapter_weights=0, attn_implementation=name)
+        for name in ("sdpa", "eager")
+    )
+    assert eager.activations - sdpa.activations > 10 * 2000 * 2000 * 2  # ten heads, bf16
+
+
+def test_the_parts_add_up_and_are_named() -> None:
+    memory = Memory(weights=5_000_000_000, logits=500_000_000)
+    assert memory.total == 5_500_000_000
+    assert str(memory).startswith("5.50 GB (weights 5.00,")

@@ -163,14 +163,16 @@ def remove_modules(model: torch.nn.Module, modules: tuple[str, ...]) -> None:
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Silence transformers' table of keys that do not fit: ours is an error, and weights left out are no surprise."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence transformers' tables of keys: what does not fit is an error of ours, what was left out no surprise."""
+    loggers = [logging.getLogger(f"transformers.{name}") for name in ("modeling_utils", "distributed.tensor_parallel")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _misfits(report: dict[str, Any], left_out: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,286 @@
+"""Training beside the usual way, on the same weights, pictures and batches.
+
+    python -m benchmarks.training [--model models/base] [--mode gundam] [--batch 8] [--lines 64] [--json FILE]
+    python -m benchmarks.training --layers 2 --mode base --batch 1 --lines 4     (official shape, random weights)
+
+The usual way: Hugging Face's Trainer and PEFT, a collator that opens the pictures, the vision tower in every step, the
+logits of all positions, random order. Ours: `stages.encode` once, then the Trainer of `stages.train`. Each way runs in a
+process of its own for two epochs, of which the second is timed. Where a card is seen it is used.
+
+Prints samples and tokens per second, peak memory (of the card; without one of the process beyond the imported
+libraries), the share of the measured
+limit of matrix products, and the ratios; `--json` writes the same. Absolute figures belong to the machine and its load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from stages import encode, train
+from stages.imitate import imitate, official_config
+from stages.lib.adapter import add_adapter, lora_config
+from stages.lib.drawing import draw_line, random_hand
+from stages.lib.features import VisionInput
+from stages.lib.files import write_json
+from stages.lib.metadata import METADATA, Sample, read_metadata
+from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
+from stages.lib.params import Params, read_params
+from stages.lib.pictures import PictureCollator, Pictures
+from stages.lib.runtime import DTYPES, hash_file, set_up
+from stages.lib.sequence import build_training_ids
+from stages.lib.views import read_view_sizes
+
+ROOT = Path(__file__).parent.parent
+FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"
+TEXTS = ROOT / "demo/texts/hand.tsv"
+WAYS = ("usual", "ours")
+EPOCHS = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--model", default="models/base", help="folder of the base model")
+    parser.add_argument("--layers", type=int, help="instead: a random model of the official shape with so many layers")
+    parser.add_argument("--mode", default="gundam")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    parser.add_argument("--targets", default="attention,mlp")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lines", type=int, default=64)
+    parser.add_argument("--height", type=int, default=64, help="of the drawn lines in px")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)  # this process is one of the two
+    arguments = parser.parse_args()
+    if arguments.way:
+        print(json.dumps(run_usual(read_params()) if arguments.way == "usual" else run_ours(read_params())))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_workspace(Path(folder), arguments)
+        results = {way: run_way(way, Path(folder)) for way in WAYS}
+    report = {"settings": {k: v for k, v in vars(arguments).items() if k not in ("json", "way")}, **results}
+    report["ratios"] = {
+        "samples_per_second": results["ours"]["samples_per_second"] / results["usual"]["samples_per_second"],
+        "peak_memory": results["ours"]["peak_mb"] / results["usual"]["peak_mb"],
+        "epochs_until_encoding_has_paid": results["ours"]["encode_seconds"]
+        / max(1e-9, results["usual"]["epoch_seconds"] - results["ours"]["epoch_seconds"]),
+    }
+    if arguments.json:
+        write_json(arguments.json, report)
+    print(table(report))
+
+
+def prepare_workspace(folder: Path, arguments: argparse.Namespace) -> None:
+    """A folder in which the stages from `encode` on can run: parameters, drawn lines, metadata."""
+    model = Path(arguments.model).resolve()
+    if arguments.layers:
+        model = folder / "model"
+        imitate(model, official_config(arguments.layers), DTYPES[arguments.dtype])
+    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content["model"] |= {"name_or_path": model.as_posix(), "revision": None, "dtype": arguments.dtype}
+    content["encode"] |= {"mode": arguments.mode, "copies": 0}
+    content["train"] |= {"lora_targets": arguments.targets.split(","), "batch_size": arguments.batch, "accumulation": 1}
+    content["train"] |= {"epochs": float(EPOCHS), "evaluations": 1, "cer_lines": 0, "gradient_checkpointing": False}
+    (folder / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    texts = [row.partition("\t")[2].strip() for row in TEXTS.read_text(encoding="utf-8").splitlines()[1:]]
+    rng = np.random.default_rng(1)
+    (folder / METADATA).parent.mkdir(parents=True)
+    samples = []
+    for i in range(arguments.lines + 1):
+        path = METADATA.parent / f"{i + 1:05d}.png"
+        image = draw_line(texts[i % len(texts)], FONT, random_hand(rng, 0.5), rng, arguments.height)
+        image.save(folder / path)
+        split = "train" if i < arguments.lines else "val"
+        samples.append(
+            Sample(f"{i + 1:05d}", path.as_posix(), texts[i % len(texts)], path.name, "p", "", *image.size, split,
+                   hash_file(folder / path))
+        )  # fmt: skip
+    write_json(folder / METADATA, [vars(sample) for sample in samples])
+
+
+def run_way(way: str, folder: Path) -> dict[str, Any]:
+    """What a process of its own measures."""
+    print(f"{way} ...", file=sys.stderr, flush=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.training", "--way", way],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    measured: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return measured
+
+
+class SecondEpoch(TrainerCallback):
+    """Counts the operations of the first step and times the second epoch, the device waited for at both ends."""
+
+    def __init__(self) -> None:
+        self.counter = FlopCounterMode(display=False)
+        self.seconds = self.first_step_flops = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 0:
+            self.counter.__enter__()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 1:
+            self.counter.__exit__(None, None, None)
+            self.first_step_flops = float(self.counter.get_total_flops())
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        wait()
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        wait()
+        self.seconds = time.perf_counter() - self.started
+
+
+def run_ours(params: Params) -> dict[str, Any]:
+    """`stages.encode`, in this process but freed again, then the Trainer of `stages.train`."""
+    started, before_mb = time.perf_counter(), peak_mb()
+    encode.encode(read_metadata(), params)
+    wait()
+    encode_seconds, encode_peak_mb = time.perf_counter() - started, peak_mb() - before_mb
+    # A process keeps its peak for ever: training is measured in one that has not encoded.
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from benchmarks import training as t; print(t.json.dumps(t.train_ours(t.read_params())))",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    measured: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return {**measured, "encode_seconds": encode_seconds, "encode_peak_mb": encode_peak_mb}
+
+
+def train_ours(params: Params) -> dict[str, Any]:
+    """Training from the cache."""
+    before_mb, device = peak_mb(), set_up(params.runtime)
+    datasets = train.prepare_datasets(params)
+    trainer = train.create_trainer(train.set_up_lora(params, device), datasets, params)
+    tokens = sum(datasets.train.lengths())
+    return measure(trainer, len(datasets.train), tokens, params, before_mb)
+
+
+def run_usual(params: Params) -> dict[str, Any]:
+    """Training from pictures, the vision tower in every step."""
+    before_mb, device = peak_mb(), set_up(params.runtime)
+    folder = find_model(params.model.name_or_path, None)
+    tokenizer = read_tokenizer(folder)
+    special = special_tokens(tokenizer)
+    samples = [sample for sample in read_metadata() if sample.split == "train"]
+    vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
+    pictures = Pictures(samples, vision, 0)
+    collate = PictureCollator(special, DTYPES[params.model.dtype])
+
+    def collator(rows: list[Sample]) -> dict[str, Any]:
+        prepared = []
+        for row in rows:
+            views = pictures.views(row.image_id)
+            ids, labels = build_training_ids(tokenizer, special, views.tokens, row.text, params.train.max_tokens)
+            prepared.append({"image_id": row.image_id, "input_ids": ids, "labels": labels, "views": views})
+        return {name: value for name, value in collate(prepared).items() if name != "image_ids"}
+
+    model = load_base_model(str(folder), dtype=DTYPES[params.model.dtype], device=device)
+    arguments = TrainingArguments(
+        output_dir="usual",
+        num_train_epochs=EPOCHS,
+        per_device_train_batch_size=params.train.batch_size,
+        learning_rate=params.train.learning_rate,
+        use_cpu=params.runtime.device == "cpu",
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        report_to=[],
+    )
+    trainer = Trainer(
+        model=add_adapter(model, lora_config(params.train, str(folder), None)),
+        args=arguments,
+        train_dataset=samples,  # type: ignore[arg-type]
+        data_collator=collator,
+    )
+    lengths = [
+        len(build_training_ids(tokenizer, special, pictures.views(s.image_id).tokens, s.text, 10**6)[0])
+        for s in samples
+    ]
+    return measure(trainer, len(samples), sum(lengths), params, before_mb)
+
+
+def measure(trainer: Trainer, samples: int, tokens: int, params: Params, before_mb: float) -> dict[str, Any]:
+    """Figures of the second epoch of a Trainer's run; `before_mb` is the memory that the libraries took."""
+    trainer.args.eval_strategy = trainer.args.save_strategy = "no"  # type: ignore[assignment]
+    trainer.args.logging_strategy = "no"  # type: ignore[assignment]
+    timer = SecondEpoch()
+    trainer.add_callback(timer)
+    trainer.train()
+    peak = peak_mb() - before_mb
+    steps = -(-samples // params.train.batch_size)
+    limit = matrix_product_limit(DTYPES[params.model.dtype], trainer.args.device)
+    return {
+        "samples_per_second": samples / timer.seconds,
+        "tokens_per_second": tokens / timer.seconds,
+        "epoch_seconds": timer.seconds,
+        "peak_mb": peak,
+        # The first step of ours holds the longest sample, so that the share is at most this.
+        "share_of_matrix_product_limit": timer.first_step_flops * steps / timer.seconds / limit,
+        "device": str(trainer.args.device),
+    }
+
+
+def wait() -> None:
+    """Until the card has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_mb() -> float:
+    """The most memory so far: of the card's tensors, without a card of this process (`resource` is not on Windows)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def matrix_product_limit(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations per second of one large matrix product, the best of five."""
+    side = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):
+        wait()
+        started = time.perf_counter()
+        torch.mm(left, right)
+        wait()
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people."""
+    names = ["samples_per_second", "tokens_per_second", "peak_mb", "share_of_matrix_product_limit", "epoch_seconds"]
+    lines = [f"{'':32}{'usual':>12}{'ours':>12}"]
+    lines += [f"{name:32}{report['usual'][name]:12.3f}{report['ours'][name]:12.3f}" for name in names]
+    lines += [f"{name:32}{'':12}{report['ours'][name]:12.3f}" for name in ("encode_seconds", "encode_peak_mb")]
+    return "\n".join([*lines, *(f"ratio: {name:25}{'':12}{value:12.3f}" for name, value in report["ratios"].items())])
+
+
+if __name__ == "__main__":
+    main()

@@ -4,8 +4,8 @@
     python -m benchmarks.training --layers 2 --mode base --batch 1 --lines 4     (official shape, random weights)
 
 The usual way: Hugging Face's Trainer and PEFT, a collator that opens the pictures, the vision tower in every step, the
-logits of all positions, random order. Ours: `stages.encode` once, then the Trainer of `stages.train`. Each way runs in a
-process of its own for two epochs, of which the second is timed. Where a card is seen it is used.
+logits of all positions, random order. Ours: `stages.encode` once, then the Trainer of `stages.train`. Each way runs in
+a process of its own for two epochs, of which the second is timed. Where a card is seen it is used.
 
 Prints samples and tokens per second, peak memory (of the card; without one of the process beyond the imported
 libraries), the share of the measured

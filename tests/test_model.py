@@ -93,7 +93,7 @@ def test_a_spoiled_vision_tower_is_an_error_only_where_it_is_used(broken: Path) 
 
 @pytest.mark.parametrize("part", [{"vision": False}, {"decoder": False}])
 def test_what_is_left_out_is_not_read(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch, part: dict[str, bool]
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, part: dict[str, Any]
 ) -> None:
     read: list[int] = []
     materialise = core_model_loading._materialize_copy

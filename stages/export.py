@@ -33,7 +33,7 @@ from stages.lib.adapter import (
     to_official,
 )
 from stages.lib.failures import Refusal, run_stage
-from stages.lib.families import OFFICIAL_MODEL_TYPE
+from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from stages.lib.files import write_atomically, write_text
 from stages.lib.model import SMALL_FILES, find_model, load_base_model
 from stages.lib.official import read_unused, write_checkpoint
@@ -166,7 +166,7 @@ def card(params: Params, evaluation: dict[str, Any], *, merged: bool) -> str:
         f"`{params.model.name_or_path}`"
         f"{f' at {params.model.revision}' if params.model.revision else ''}, in {params.model.dtype}.\n"
         f"Pictures: mode {params.encode.mode}, at most {params.encode.max_tiles} tiles.\n"
-        "Prompt: `<image>\\nFree OCR.`\n\n"
+        f"Prompt: {json.dumps('<image>' + FAMILIES[OFFICIAL_MODEL_TYPE].prompt)}\n\n"
         f"{note}\n\n"
         f"Measured on {evaluation['n_lines']} lines ({evaluation['n_characters']} characters, {evaluation['n_pages']} "
         "pages) that training has not seen:\n\n"

@@ -35,6 +35,7 @@ from stages import encode, train
 from stages.imitate import imitate, official_config
 from stages.lib.adapter import add_adapter, lora_config
 from stages.lib.drawing import draw_line, random_hand
+from stages.lib.families import read_family
 from stages.lib.features import VisionInput
 from stages.lib.files import write_json
 from stages.lib.metadata import METADATA, Sample, read_metadata
@@ -186,7 +187,7 @@ def run_usual(params: Params) -> dict[str, Any]:
     before_mb, device = peak_mb(), set_up(params.runtime)
     folder = find_model(params.model.name_or_path, None)
     tokenizer = read_tokenizer(folder)
-    special = special_tokens(tokenizer)
+    special = special_tokens(tokenizer, read_family(folder).prompt)
     samples = [sample for sample in read_metadata() if sample.split == "train"]
     vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
     pictures = Pictures(samples, vision, 0)

@@ -28,6 +28,7 @@ from transformers import TrainingArguments, set_seed
 
 from stages.lib.adapter import add_adapter, load_adapter_weights, lora_config, needs_pictures, save_adapter
 from stages.lib.failures import Refusal, run_stage
+from stages.lib.families import read_family
 from stages.lib.features import FeatureCache, VisionInput, compute_vision_tokens
 from stages.lib.files import write_json, write_text
 from stages.lib.metadata import METADATA, read_metadata
@@ -88,7 +89,7 @@ def prepare_datasets(params: Params) -> Datasets:
     """Samples with ids, labels and cached vision tokens. Refusal when the batch exceeds the training set."""
     folder = find_model(params.model.name_or_path, params.model.revision, weights=False)
     tokenizer = read_tokenizer(folder)
-    special = special_tokens(tokenizer)
+    special = special_tokens(tokenizer, read_family(folder).prompt)
     cache = FeatureCache(FEATURES)
     samples = read_metadata()
     pictures = None

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import PROMPT
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaTokenizerFast, core_model_loading
 
 from stages.lib import model as model_module
+from stages.lib.failures import Refusal
 from stages.lib.features import VisionInput, compute_vision_tokens
 from stages.lib.model import (
     BOS,
@@ -93,7 +95,7 @@ def test_a_spoiled_vision_tower_is_an_error_only_where_it_is_used(broken: Path) 
 
 @pytest.mark.parametrize("part", [{"vision": False}, {"decoder": False}])
 def test_what_is_left_out_is_not_read(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch, part: dict[str, bool]
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, part: dict[str, Any]
 ) -> None:
     read: list[int] = []
     materialise = core_model_loading._materialize_copy
@@ -190,14 +192,14 @@ def test_other_architectures_are_refused_by_name(broken: Path) -> None:
     path = broken / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config | {"model_type": "llava"}), encoding="utf-8")
-    with pytest.raises(ModelError, match=r"'llava'.*deepseek_vl_v2, unlimited_ocr, deepseek_ocr2"):
+    with pytest.raises(Refusal, match=r"'llava'.*deepseek_vl_v2, unlimited_ocr, deepseek_ocr2"):
         load_base_model(str(broken), dtype=torch.float32)
     del config["vision_config"]["width"]["sam_vit_b"]
     path.write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ModelError, match="lacks 'sam_vit_b'"):
         load_base_model(str(broken), dtype=torch.float32)
     path.unlink()
-    with pytest.raises(ModelError, match="no config.json"):
+    with pytest.raises(Refusal, match="no config.json"):
         load_base_model(str(broken), dtype=torch.float32)
 
 
@@ -206,7 +208,7 @@ def test_a_folder_without_its_tokenizer_and_a_foreign_tokenizer_are_refused(brok
     with pytest.raises(ModelError, match=r"holds no tokenizer\.json"):
         read_tokenizer(broken)
     with pytest.raises(ModelError, match=r"lacks the special tokens \['<image>'"):
-        special_tokens(Tokenizer(models.BPE(vocab={BOS: 0, "a": 1}, merges=[])))
+        special_tokens(Tokenizer(models.BPE(vocab={BOS: 0, "a": 1}, merges=[])), PROMPT)
 
 
 @pytest.fixture

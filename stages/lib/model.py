@@ -29,9 +29,9 @@ from transformers import (
 )
 
 from stages.lib.failures import Refusal
-from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE
+from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE, read_family
 from stages.lib.official import build_config
-from stages.lib.sequence import PROMPT, SpecialTokens
+from stages.lib.sequence import SpecialTokens
 
 VISION_MODULES = ("model.vision_tower", "model.multi_modal_projector")
 DECODER_MODULES = ("model.language_model", "lm_head")
@@ -188,23 +188,12 @@ def _misfits(report: dict[str, Any], left_out: tuple[str, ...]) -> list[str]:
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
-    """The native configuration of a checkpoint folder. Raises ModelError when it is not of a known architecture."""
-    path = folder / "config.json"
-    if not path.exists():
-        raise ModelError(f"{folder} holds no config.json; is it the folder of a checkpoint?")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    model_type = content.get("model_type")
-    if model_type not in FAMILIES:
-        raise ModelError(f"{path}: model_type {model_type!r} is not one that ownhand knows ({', '.join(FAMILIES)})")
-    if FAMILIES[model_type].prompt != PROMPT:
-        raise ModelError(
-            f"{path}: {model_type} is asked with {FAMILIES[model_type].prompt!r}, ownhand asks with {PROMPT!r} only; "
-            f"use {FAMILIES[OFFICIAL_MODEL_TYPE].hub_id}"
-        )
-    image = special_tokens(read_tokenizer(folder)).image
-    if model_type == OFFICIAL_MODEL_TYPE:
+    """The native configuration of a checkpoint folder. Refusal when it is not of a known architecture."""
+    family, path = read_family(folder), folder / "config.json"
+    image = special_tokens(read_tokenizer(folder), family.prompt).image
+    if family is FAMILIES[OFFICIAL_MODEL_TYPE]:
         try:
-            return build_config(content, image)
+            return build_config(json.loads(path.read_text(encoding="utf-8")), image)
         except KeyError as error:
             raise ModelError(
                 f"{path} lacks {error}; is it DeepSeek-OCR's and not another DeepSeek-VL2 model's?"
@@ -229,11 +218,12 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
-    """The ids of the four special tokens; ModelError names those that the tokenizer lacks."""
+def special_tokens(tokenizer: Tokenizer, prompt: str) -> SpecialTokens:
+    """The ids of the four special tokens and of the model's prompt; ModelError names the tokens that are not there."""
     ids = {name: tokenizer.token_to_id(name) for name in (BOS, EOS, PAD, IMAGE)}
     found = {name: token_id for name, token_id in ids.items() if token_id is not None}
     missing = sorted(ids.keys() - found.keys())
     if missing:
         raise ModelError(f"tokenizer.json lacks the special tokens {missing}; is this a DeepSeek-OCR tokenizer?")
-    return SpecialTokens(found[BOS], found[EOS], found[PAD], found[IMAGE])
+    prompt_ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+    return SpecialTokens(found[BOS], found[EOS], found[PAD], found[IMAGE], tuple(prompt_ids))

@@ -31,9 +31,10 @@ from stages.lib.features import FeatureCache, VisionInput
 from stages.lib.files import write_json, write_text
 from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
-from stages.lib.params import Params, TrainParams, read_params
+from stages.lib.params import Params, read_params
 from stages.lib.pictures import PictureCollator, Pictures
 from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
+from stages.lib.schedule import Schedule
 from stages.lib.sequence import CachedVisionCollator
 from stages.lib.training import (
     CachedSamples,
@@ -125,15 +126,9 @@ def set_up_lora(params: Params, device: torch.device) -> PeftModel:
     return add_adapter(model, lora_config(params.train, params.model.name_or_path, params.model.revision))
 
 
-def count_steps(views: int, params: TrainParams) -> int:
-    """Optimizer steps of the whole run."""
-    batches = math.ceil(views / params.batch_size)
-    return max(1, math.ceil(math.ceil(batches / params.accumulation) * params.epochs))
-
-
 def create_trainer(model: PeftModel, datasets: Datasets, params: Params) -> TokenWeightedTrainer:
     """Hugging Face's Trainer, its checkpoints in a folder that belongs to exactly this run."""
-    steps = count_steps(len(datasets.train), params.train)
+    schedule = Schedule.of(len(datasets.train), params.train, params.runtime.checkpoint_steps)
     unfinished = checkpoint_folder(
         "train",
         fingerprint(
@@ -142,21 +137,21 @@ def create_trainer(model: PeftModel, datasets: Datasets, params: Params) -> Toke
     )
     arguments = TrainingArguments(
         output_dir=str(unfinished),
-        max_steps=steps,
+        max_steps=schedule.steps,
         per_device_train_batch_size=params.train.batch_size,
         per_device_eval_batch_size=params.train.batch_size,
         gradient_accumulation_steps=params.train.accumulation,
         learning_rate=params.train.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=round(steps * params.train.warmup_share),
+        warmup_steps=schedule.warmup_steps,
         weight_decay=params.train.weight_decay,
         max_grad_norm=params.train.max_grad_norm,
         gradient_checkpointing=params.train.gradient_checkpointing,
         eval_strategy="steps",
-        eval_steps=max(1, steps // params.train.evaluations),
-        logging_steps=max(1, steps // 50),
+        eval_steps=schedule.evaluation_interval,
+        logging_steps=max(1, schedule.steps // 50),
         save_strategy="steps",
-        save_steps=params.runtime.checkpoint_steps,
+        save_steps=schedule.checkpoint_interval,
         save_total_limit=2,
         seed=params.train.seed,
         data_seed=params.train.seed,

@@ -13,8 +13,8 @@ expensive, and a warning that reads differently today re-runs nothing. Codes are
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+import warnings
 from pathlib import Path
 
 from stages.lib.checks.environment import check_environment, gather_environment
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.check", description="Can training start?")
     parser.add_argument("--overfit", action="store_true", help="train four lines by heart, for proof")
     asked = parser.parse_args(arguments)
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the small files of a model need none
+    warnings.simplefilter("ignore", FutureWarning)  # what libraries tell each other is no finding
     findings = inspect(overfit=asked.overfit)
     write_json(READINESS_JSON, as_json(findings))
     write_text(READINESS_MD, as_markdown(findings))

@@ -4,7 +4,8 @@ Reads   data/processed/metadata.json, data/features/, the base model (without it
         `train`. With the LoRA targets `vision` or `projector` also the pictures, the vision tower and the parameters
         `encode`: what is trained cannot come from a cache.
 Writes  models/adapter/ (PEFT layout), metrics/train.json, metrics/curves/{train,val}_loss.csv.
-Refuses samples that do not fit `max_tokens`, a batch larger than the training set, a loss that is not a number.
+Refuses a machine that cannot do it, samples that do not fit `max_tokens`, a batch larger than the training set, a loss
+        that is not a number.
 Alone   python -m stages.train
 
 Interrupted, it goes on from its last complete checkpoint and ends with the weights of an uninterrupted run. The
@@ -26,9 +27,11 @@ from peft import PeftModel
 from transformers import TrainingArguments, set_seed
 
 from stages.lib.adapter import add_adapter, lora_config, needs_pictures, save_adapter
+from stages.lib.checks.environment import check_environment, gather_environment
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.features import FeatureCache, VisionInput
 from stages.lib.files import write_json, write_text
+from stages.lib.findings import refuse_blockers
 from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
 from stages.lib.params import Params, read_params
@@ -62,6 +65,7 @@ class Datasets:
 
 def main() -> None:
     params = read_params()
+    refuse_blockers(check_environment(gather_environment(params.runtime)))  # it may have changed since `check` ran
     device = set_up(params.runtime)
     set_seed(params.train.seed)
     datasets = prepare_datasets(params)

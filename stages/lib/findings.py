@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from stages.lib.failures import Refusal
+
 Level = Literal["ready", "warning", "blocker"]
 LEVELS: tuple[Level, ...] = ("blocker", "warning", "ready")
 PAGE = "docs/findings.md"
@@ -37,7 +39,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "CONF-004": ("Warm-up", "In a run that ends before its warm-up, the learning rate never arrives."),
     "CONF-005": ("Checkpoints", "Without a checkpoint before the end, an interruption costs the whole run."),
     "CONF-006": ("Evaluations", "A loss that is measured at the end only cannot show when learning stopped."),
-    "CONF-007": ("Number format", "Small gradients are zero in float16, large ones infinite; nothing scales them here."),
+    "CONF-007": (
+        "Number format",
+        "In float16 small gradients are zero, large ones infinite; nothing scales them.",
+    ),
     "CONF-008": ("bfloat16 on this device", "Cards before compute capability 8.0 have no bfloat16 units."),
     "CONF-009": ("Mode", "Each model knows certain view sizes; others have no meaning for it."),
     "CONF-010": ("Tiles", "Pictures are cut as the model was trained and will be served, or it sees new shapes."),
@@ -108,6 +113,13 @@ def sort_findings(findings: Sequence[Finding]) -> list[Finding]:
 
 def is_ready(findings: Sequence[Finding]) -> bool:
     return not any(finding.level == "blocker" for finding in findings)
+
+
+def refuse_blockers(findings: Sequence[Finding]) -> None:
+    """Refusal with every blocker, if there is one."""
+    blockers = [one for one in sort_findings(findings) if one.level == "blocker"]
+    if blockers:
+        raise Refusal("\n  ".join([verdict(findings), *(f"{one.code} {one.seen}; {one.remedy}" for one in blockers)]))
 
 
 def verdict(findings: Sequence[Finding]) -> str:

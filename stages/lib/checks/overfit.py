@@ -74,14 +74,14 @@ def check_overfit(facts: OverfitFacts) -> list[Finding]:
     if learned and looked:
         findings.append(ready("LEARN-001", seen))
         return findings
-    causes = (
-        "train.learning_rate too low or too high, train.lora_r too small, a target missing in train.lora_targets, "
-        "float16, texts that do not belong to their pictures, or an encode.mode in which the letters are too small"
-        if not learned
-        else "texts that do not belong to their pictures, pictures that all look alike (empty, too dark), or an "
-        "encode.mode in which the letters are too small"
-    )
-    what = "the model does not learn from these pictures" if not learned else "the model recites without looking"
+    unreadable = "pictures that are empty or too dark, or an encode.mode in which the letters are too small"
+    causes = unreadable
+    if not learned:
+        causes = (
+            "train.learning_rate too low or too high, train.lora_r too small, a part missing in train.lora_targets, "
+            f"model.dtype float16, {unreadable}"
+        )
+    what = "the model recites without looking" if learned else "the model does not learn from these pictures"
     findings.append(blocker("LEARN-001", f"{what}: {seen}", f"likely causes: {causes}"))
     return findings
 

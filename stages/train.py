@@ -4,7 +4,8 @@ Reads   data/processed/metadata.json, data/features/, the base model (without it
         `train`, and of `transcribe` how lines are read for the CER curve. With the LoRA targets `vision` or `projector`
         also the pictures, the vision tower and the parameters `encode`: what is trained cannot come from a cache.
 Writes  models/adapter/ (PEFT layout), metrics/train.json, metrics/curves/{train_loss,val_loss,val_cer}.csv.
-Refuses samples that do not fit `max_tokens`, a batch larger than the training set, a loss that is not a number.
+Refuses a machine that cannot do it, samples that do not fit `max_tokens`, a batch larger than the training set, a loss
+        that is not a number.
 Alone   python -m stages.train
 
 Interrupted, it goes on from its last complete checkpoint and ends with the weights of an uninterrupted run. The
@@ -27,15 +28,18 @@ from peft import PeftModel
 from transformers import TrainingArguments, set_seed
 
 from stages.lib.adapter import add_adapter, load_adapter_weights, lora_config, needs_pictures, save_adapter
+from stages.lib.checks.environment import check_environment, gather_environment
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.families import read_family
 from stages.lib.features import FeatureCache, VisionInput, compute_vision_tokens
 from stages.lib.files import write_json, write_text
+from stages.lib.findings import refuse_blockers
 from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
-from stages.lib.params import Params, TrainParams, read_params
+from stages.lib.params import Params, read_params
 from stages.lib.pictures import PictureCollator, Pictures
 from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
+from stages.lib.schedule import Schedule
 from stages.lib.selection import MIN_LINES_FOR_CER, KeepBest, make_cer_reader
 from stages.lib.sequence import CachedVisionCollator
 from stages.lib.training import (
@@ -65,6 +69,7 @@ class Datasets:
 
 def main() -> None:
     params = read_params()
+    refuse_blockers(check_environment(gather_environment(params.runtime)))  # it may have changed since `check` ran
     device = set_up(params.runtime)
     set_seed(params.train.seed)
     datasets = prepare_datasets(params)
@@ -139,12 +144,6 @@ def set_up_lora(params: Params, device: torch.device) -> PeftModel:
     return add_adapter(model, lora_config(params.train, params.model.name_or_path, params.model.revision))
 
 
-def count_steps(views: int, params: TrainParams) -> int:
-    """Optimizer steps of the whole run."""
-    batches = math.ceil(views / params.batch_size)
-    return max(1, math.ceil(math.ceil(batches / params.accumulation) * params.epochs))
-
-
 def create_keep_best(datasets: Datasets, params: Params) -> KeepBest | None:
     """What keeps the best adapter; None where the last one is kept."""
     by = params.train.select
@@ -163,7 +162,7 @@ def create_trainer(
     model: PeftModel, datasets: Datasets, params: Params, keep_best: KeepBest | None = None
 ) -> TokenWeightedTrainer:
     """Hugging Face's Trainer, its checkpoints in a folder that belongs to exactly this run."""
-    steps = count_steps(len(datasets.train), params.train)
+    schedule = Schedule.of(len(datasets.train), params.train, params.runtime.checkpoint_steps)
     unfinished = checkpoint_folder(
         "train",
         fingerprint(
@@ -176,21 +175,21 @@ def create_trainer(
     )
     arguments = TrainingArguments(
         output_dir=str(unfinished),
-        max_steps=steps,
+        max_steps=schedule.steps,
         per_device_train_batch_size=params.train.batch_size,
         per_device_eval_batch_size=params.train.batch_size,
         gradient_accumulation_steps=params.train.accumulation,
         learning_rate=params.train.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=round(steps * params.train.warmup_share),
+        warmup_steps=schedule.warmup_steps,
         weight_decay=params.train.weight_decay,
         max_grad_norm=params.train.max_grad_norm,
         gradient_checkpointing=params.train.gradient_checkpointing,
         eval_strategy="steps",
-        eval_steps=max(1, steps // params.train.evaluations),
-        logging_steps=max(1, steps // 50),
+        eval_steps=schedule.evaluation_interval,
+        logging_steps=max(1, schedule.steps // 50),
         save_strategy="steps",
-        save_steps=params.runtime.checkpoint_steps,
+        save_steps=schedule.checkpoint_interval,
         save_total_limit=2,
         seed=params.train.seed,
         data_seed=params.train.seed,

@@ -45,13 +45,17 @@ class SequenceLimit:
         if lost:
             names = ", ".join(f"{c!r} ({unicodedata.name(c, 'unnamed')})" for c in lost)
             return f"character: the tokenizer cannot express {names}"
-        grid = choose_grid(width_px, height_px, self.sizes.tile, self.max_tiles) if self.mode == "gundam" else (1, 1)
-        vision_tokens = count_tokens(self.mode, grid, self.sizes)
+        vision_tokens = self.count_vision_tokens(width_px, height_px)
         try:
             build_training_ids(self.tokenizer, self.special, vision_tokens, text, self.max_tokens)
         except SequenceTooLong as error:
             return f"text too long: {error} (train.max_tokens)"
         return None
+
+    def count_vision_tokens(self, width_px: int, height_px: int) -> int:
+        """Vision tokens of a picture of this size."""
+        grid = choose_grid(width_px, height_px, self.sizes.tile, self.max_tiles) if self.mode == "gundam" else (1, 1)
+        return count_tokens(self.mode, grid, self.sizes)
 
     def _survives(self, character: str) -> bool:
         ids = self.tokenizer.encode(character, add_special_tokens=False).ids

@@ -55,7 +55,7 @@ def find_model(name_or_path: str, revision: str | None, *, weights: bool = True)
     """
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_path) or name_or_path.startswith("models/"):
+    if not is_hub_id(name_or_path):
         raise ModelError(
             f"model.name_or_path: there is no folder {name_or_path!r}, and it is not a hub id (owner/name)"
         )
@@ -69,7 +69,7 @@ def find_model(name_or_path: str, revision: str | None, *, weights: bool = True)
     except (OSError, ValueError):
         pass  # not in the cache
     else:
-        if not weights or _holds_all_weights(Path(cached)):
+        if not weights or holds_all_weights(Path(cached)):
             return Path(cached)
     try:
         # One request without retries: snapshot_download alone keeps trying for half a minute without a network.
@@ -89,7 +89,12 @@ def find_model(name_or_path: str, revision: str | None, *, weights: bool = True)
         ) from error
 
 
-def _holds_all_weights(folder: Path) -> bool:
+def is_hub_id(name_or_path: str) -> bool:
+    """Whether the name has the form owner/name; a folder below models/ that is not there has it too, and is none."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_path) is not None and not name_or_path.startswith("models/")
+
+
+def holds_all_weights(folder: Path) -> bool:
     """Whether a folder of the cache has every weight file that it should: an earlier download can have been cut."""
     index = folder / WEIGHT_INDEX
     if not index.exists():

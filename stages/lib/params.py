@@ -50,6 +50,12 @@ class PrepareParams(Group):
     seed: int = Field(ge=0)
 
 
+class CheckParams(Group):
+    """The readiness report."""
+
+    overfit: bool = Field(description="train four lines for proof before anything expensive")
+
+
 class EncodeParams(Group):
     """Pictures to vision tokens."""
 
@@ -72,6 +78,7 @@ class TrainParams(Group):
     accumulation: int = Field(ge=1, description="batches per optimizer step")
     learning_rate: float = Field(gt=0, lt=1)
     warmup_share: float = Field(ge=0, lt=1)
+    warmup_steps: int | None = Field(ge=0, description="replaces warmup_share when it is a number")
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     gradient_checkpointing: bool
@@ -138,6 +145,7 @@ class Params(Group):
 
     model: ModelParams
     prepare: PrepareParams
+    check: CheckParams
     encode: EncodeParams
     train: TrainParams
     transcribe: TranscribeParams

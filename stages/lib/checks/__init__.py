@@ -1,0 +1,1 @@
+"""The parts of the readiness report: each turns facts, which it can also gather, into findings."""

@@ -1,0 +1,66 @@
+"""How many tokens the samples take, and what the tokenizer makes of their characters. No picture is opened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stages.lib.fit import SequenceLimit
+from stages.lib.metadata import Sample
+from stages.lib.sequence import IGNORED_LABEL, build_training_ids
+
+NO_LIMIT = 10**9
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the samples.
+
+    longest: of the longest sequence, which is that of `sample`; vision, labels: how many of them are vision tokens,
+    and text with eos; answer: tokens of the longest text; prompt: of the longest vision and prompt part; aspect:
+    median width / height of the pictures.
+    """
+
+    longest: int
+    sample: Sample
+    vision: int
+    labels: int
+    answer: int
+    prompt: int
+    aspect: float
+
+
+def measure_lengths(samples: Sequence[Sample], limit: SequenceLimit) -> Lengths:
+    """Tokens of every sample, from its text and its size in pixels; no picture is opened."""
+    measured = []
+    for sample in samples:
+        vision = limit.count_vision_tokens(sample.width, sample.height)
+        ids, labels = build_training_ids(limit.tokenizer, limit.special, vision, sample.text, NO_LIMIT)
+        measured.append((len(ids), vision, sum(label != IGNORED_LABEL for label in labels)))
+    place = measured.index(max(measured))
+    longest, vision, labels = measured[place]
+    aspects = sorted(sample.width / sample.height for sample in samples)
+    return Lengths(
+        longest=longest,
+        sample=samples[place],
+        vision=vision,
+        labels=labels,
+        answer=max(labels for *_, labels in measured),
+        prompt=max(total - labels for total, _, labels in measured),
+        aspect=aspects[len(aspects) // 2],
+    )
+
+
+def look_at_characters(samples: Sequence[Sample], limit: SequenceLimit) -> tuple[Counter[str], tuple[str, ...]]:
+    """(occurrences of characters that are several tokens, characters that the tokenizer cannot express)."""
+    counted = Counter(character for sample in samples for character in sample.text)
+    in_bytes: Counter[str] = Counter()
+    lost = []
+    for character, occurrences in counted.items():
+        ids = limit.tokenizer.encode(character, add_special_tokens=False).ids
+        if limit.tokenizer.decode(ids) != character:
+            lost.append(character)
+        elif len(ids) > 1:
+            in_bytes[character] = occurrences
+    return in_bytes, tuple(sorted(lost))

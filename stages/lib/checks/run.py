@@ -1,0 +1,116 @@
+"""One run looked at as a whole: samples, model, configuration and machine bring each other the facts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from PIL import Image
+
+from stages.lib.adapter import needs_pictures
+from stages.lib.checks.base_model import FoundModel, ModelFacts, check_base_model, check_memory, gather_model
+from stages.lib.checks.configuration import ConfigurationFacts, check_configuration
+from stages.lib.checks.environment import EnvironmentFacts, check_environment, gather_environment
+from stages.lib.checks.lengths import Lengths, look_at_characters, measure_lengths
+from stages.lib.checks.overfit import check_overfit, choose_lines, overfit
+from stages.lib.checks.samples import SampleFacts, check_samples, find_copies, find_missing, read_rejections
+from stages.lib.findings import Finding, is_ready
+from stages.lib.fit import SequenceLimit
+from stages.lib.memory import Load, Memory, estimate_training
+from stages.lib.metadata import METADATA, Sample, read_metadata
+from stages.lib.params import Params
+from stages.lib.runtime import DTYPES, set_up
+from stages.lib.views import make_views
+
+REJECTED = Path("metrics/rejected.csv")
+CHECKPOINT_BYTES = 3 * (
+    4 + 8
+)  # of an adapter weight: two checkpoints and one in the making; weight and AdamW's moments
+
+
+def inspect_run(params: Params) -> list[Finding]:
+    """Findings on everything but the parameters' form; each part goes as far as the others let it."""
+    samples = read_metadata() if METADATA.exists() else []
+    model_facts, model = gather_model(params)
+    limit = SequenceLimit.of(params) if model else None
+    lengths = measure_lengths(samples, limit) if samples and limit else None
+    machine = gather_environment(params.runtime, _bytes_to_write(samples, params, model_facts, model, limit))
+    configuration = ConfigurationFacts(
+        params=params,
+        device=machine.device,
+        bf16=machine.card.bf16 if machine.card else True,
+        lines=sum(sample.split == "train" for sample in samples),
+        lengths=lengths,
+        limits=model.limits if model else None,
+    )
+    findings = [
+        *check_environment(machine),
+        *check_configuration(configuration),
+        *check_samples(_look_at_samples(samples, params, limit, lengths)),
+        *check_base_model(model_facts, machine.device),
+    ]
+    if model and lengths and is_ready(check_base_model(model_facts, machine.device)) and model_facts.adapter_weights:
+        findings += _memory(params, model, lengths, configuration, machine)
+    return findings
+
+
+def _look_at_samples(
+    samples: list[Sample], params: Params, limit: SequenceLimit | None, lengths: Lengths | None
+) -> SampleFacts:
+    missing = find_missing(samples)
+    in_bytes, lost = look_at_characters(samples, limit) if limit else (Counter(), ())
+    return SampleFacts(
+        samples=samples,
+        rejected=read_rejections(REJECTED),
+        same_pictures=find_copies([sample for sample in samples if sample not in missing]),
+        missing=missing,
+        in_bytes=in_bytes,
+        lost=lost,
+        lengths=lengths,
+        min_pages=params.evaluate.min_pages,
+        max_tokens=params.train.max_tokens,
+    )
+
+
+def _bytes_to_write(
+    samples: list[Sample], params: Params, facts: ModelFacts, model: FoundModel | None, limit: SequenceLimit | None
+) -> int:
+    """The model's download, vision tokens of all pictures and copies, checkpoints."""
+    if model is None or limit is None:
+        return 0
+    copies = {"train": 1 + params.encode.copies, "val": 1}
+    tokens = sum(limit.count_vision_tokens(one.width, one.height) * copies[one.split] for one in samples)
+    width = model.config.text_config.hidden_size * DTYPES[params.model.dtype].itemsize
+    return facts.to_download + tokens * width + facts.adapter_weights * CHECKPOINT_BYTES
+
+
+def _memory(
+    params: Params,
+    model: FoundModel,
+    lengths: Lengths,
+    configuration: ConfigurationFacts,
+    machine: EnvironmentFacts,
+) -> list[Finding]:
+    memory = estimate(params, model, lengths, min(params.train.batch_size, configuration.views))
+    if machine.card:
+        total, free = machine.card.total_bytes, machine.card.free_bytes
+    else:
+        total, free = machine.memory_bytes, machine.free_memory_bytes
+    return check_memory(memory, machine.device, total, free, params)
+
+
+def estimate(params: Params, model: FoundModel, lengths: Lengths, batch_size: int) -> Memory:
+    """Peak of the worst training step: a batch of nothing but the longest sequence."""
+    views = None
+    if needs_pictures(params.train.lora_targets):
+        blank = Image.new("RGB", (lengths.sample.width, lengths.sample.height))
+        views = make_views(blank, params.encode.mode, model.sizes, params.encode.max_tiles)
+    load = Load(batch_size, lengths.longest, lengths.vision, lengths.labels, views)
+    dtype = DTYPES[params.model.dtype]
+    return estimate_training(model.config, params.train, dtype, params.model.attn_implementation, load)
+
+
+def prove_learning(params: Params) -> list[Finding]:
+    """The overfit gate on the shortest training lines."""
+    device = set_up(params.runtime)
+    return check_overfit(overfit(choose_lines(read_metadata()), params, device))

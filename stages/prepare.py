@@ -1,7 +1,8 @@
 """Prepare: photographs and their transcriptions become samples for training and validation.
 
-Reads   data/raw/: pictures in any sub-folders, annotations.csv (filename, text and perhaps page, hand); the base
-        model's tokenizer; parameters `prepare`, and those of `model`, `encode`, `train` that decide what fits.
+Reads   data/raw/: pictures in any sub-folders and their transcriptions in one of the formats of DATA.md, such as
+        annotations.csv (filename, text and perhaps page, hand); the base model's tokenizer; parameters `prepare`,
+        and those of `model`, `encode`, `train` that decide what fits.
 Writes  data/processed/{train,val}/images/<image id>.jpg, data/processed/metadata.json (last: without it the folder is
         not whole), metrics/rejected.csv (file, row, reason).
 Refuses what cannot be one sample, row by row; the whole run when more than `prepare.max_rejected_share` is refused or
@@ -14,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -21,12 +23,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from stages.lib.annotations import Rejection
-from stages.lib.conversion import convert_pictures
+from stages.lib.conversion import Original, convert_pictures
 from stages.lib.duplicates import Picture, find_same_pictures
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.files import write_json, write_text
-from stages.lib.ground_truth import TranscribedImage, read_ground_truth
+from stages.lib.ground_truth import Rejection, TranscribedImage, read_ground_truth
 from stages.lib.images import ImageLimits
 from stages.lib.metadata import METADATA, Sample
 from stages.lib.params import PrepareParams, read_params
@@ -77,11 +78,13 @@ def prepare(
         shutil.rmtree(processed)
     rejected_csv.unlink(missing_ok=True)
     truth = read_ground_truth(raw, params.encoding)
+    print(f"prepare: ground truth is read as {truth.source}")
     for note in truth.notes:
         print(f"prepare: note: {note}")
     limits = ImageLimits(params.max_side_px, params.min_side_px, params.max_pixels, params.max_aspect)
     unfinished = processed / UNFINISHED
-    results = convert_pictures([sample.path for sample in truth.samples], unfinished, limits, workers)
+    originals = [Original(sample.path, sample.region) for sample in truth.samples]
+    results = convert_pictures(originals, unfinished, limits, workers)
     accepted: list[tuple[TranscribedImage, Picture]] = []
     rejections = list(truth.rejections)
     for sample, result in zip(truth.samples, results, strict=True):
@@ -130,9 +133,14 @@ def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
     rows = io.StringIO()
     table = csv.writer(rows, lineterminator="\n")
     table.writerow(["file", "row", "reason"])
-    for rejection in sorted(rejections, key=lambda one: (one.row is None, one.row or 0, one.file)):
+    for rejection in sorted(rejections, key=lambda one: (one.row is None, _natural(one.row), one.file)):
         table.writerow([rejection.file, rejection.row or "", rejection.reason])
     write_text(path, rows.getvalue())
+
+
+def _natural(row: int | str | None) -> list[tuple[str, int]]:
+    """A key under which line 10 follows line 9, whatever stands before the number."""
+    return [(before, int(number or 0)) for before, number in re.findall(r"(\D*)(\d*)", str(row or ""))]
 
 
 def _refuse_too_many(rejections: Sequence[Rejection], accepted: int, max_share: float, rejected_csv: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.annotations import GroundTruthError, read_table
+from stages.lib.ground_truth.annotations import read_table
+from stages.lib.ground_truth.records import GroundTruthError
 
 
 def write(folder: Path, content: str | bytes, name: str = "annotations.csv") -> Path:
@@ -34,7 +35,7 @@ def test_delimiter_comes_from_the_header_whatever_the_texts_hold(tmp_path: Path,
     others = "".join({",", ";", "\t"} - {delimiter})
     path = write(tmp_path, f'filename{delimiter}text\r\na.jpg{delimiter}"а{others}б{delimiter}в"\r\n')
     table = read_table(path, "utf-8")
-    assert (table.delimiter, table.rejections) == (delimiter, [])
+    assert table.rejections == []
     assert texts(path) == [f"а{others}б{delimiter}в"]
 
 
@@ -83,7 +84,7 @@ def test_known_synonyms_of_the_columns_are_accepted(tmp_path: Path, header: str)
 def test_our_own_column_name_wins_over_a_synonym(tmp_path: Path) -> None:
     table = read_table(write(tmp_path, "filename,label,text\na.jpg,class 3,привет\n"), "utf-8")
     assert table.records[0].text == "привет"
-    assert table.unused_columns == ["label"]
+    assert table.notes == ["annotations.csv: columns that are not used: label"]
 
 
 def test_unknown_or_missing_header_lists_the_columns_seen(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
-"""The rows of the table "Annotations" that concern files and rows together; each test names its row."""
+"""Ground truth and the files it names: every guarantee holds for every format."""
 
 from __future__ import annotations
 
+import json
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from xml.sax.saxutils import quoteattr
 
 import pytest
 
-from stages.lib.annotations import GroundTruthError, Rejection
-from stages.lib.ground_truth import GroundTruth, read_ground_truth
+from stages.lib.ground_truth import GroundTruth, GroundTruthError, Rejection, read_ground_truth
 
 
 def make_folder(folder: Path, files: list[str], rows: str, table: str = "annotations.csv") -> Path:
@@ -182,7 +184,7 @@ def test_files_that_are_no_pictures_may_clash(tmp_path: Path) -> None:
 def test_another_letter_case_finds_the_file_and_is_noted(tmp_path: Path) -> None:
     truth = read(tmp_path, ["IMG_1.JPG"], "img_1.jpg,да\n")
     assert truth.samples[0].name == "IMG_1.JPG"
-    assert truth.notes == ["annotations.csv: 1 row(s) write their file name in another letter case"]
+    assert truth.notes == ["1 row(s) write their file name in another letter case"]
 
 
 def test_system_files_are_neither_read_nor_listed(tmp_path: Path) -> None:
@@ -195,3 +197,180 @@ def test_system_files_are_neither_read_nor_listed(tmp_path: Path) -> None:
 def test_columns_that_are_not_used_are_noted(tmp_path: Path) -> None:
     truth = read(tmp_path, ["a.jpg"], "a.jpg,да,5\n", "filename,text,score")
     assert truth.notes == ["annotations.csv: columns that are not used: score"]
+
+
+Rows = list[tuple[str, str]]
+PAGE_XML = (
+    '<PcGts><Page imageFilename={name} imageWidth="60" imageHeight="40"><TextLine id="l1">'
+    '<Coords points="0,0 60,0 60,40 0,40"/><TextEquiv><Unicode>{text}</Unicode></TextEquiv></TextLine></Page></PcGts>'
+)
+ALTO_XML = (
+    "<alto><Description><fileName>{plain}</fileName></Description><Layout><Page><TextLine ID='l1' HPOS='0' VPOS='0'"
+    " WIDTH='60' HEIGHT='40'><String CONTENT={content}/></TextLine></Page></Layout></alto>"
+)
+
+
+def write_file(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8", newline="\n")
+
+
+def write_annotations(raw: Path, rows: Rows) -> None:
+    write_file(raw / "annotations.csv", "filename,text\n" + "".join(f"{name},{text}\n" for name, text in rows))
+
+
+def write_text_files(raw: Path, rows: Rows) -> None:
+    for name, text in rows:
+        stem = name.rpartition(".")[0]
+        path = raw / f"{stem}.gt.txt"
+        write_file(raw / f"{stem}.txt" if path.exists() else path, text)
+
+
+def write_json_lines(raw: Path, rows: Rows) -> None:
+    lines = [
+        {"messages": [{"role": "user", "content": "<image>"}, {"role": "assistant", "content": text}], "images": [name]}
+        for name, text in rows
+    ]
+    write_file(raw / "chat.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def write_image_folder(raw: Path, rows: Rows) -> None:
+    lines = [{"file_name": name, "text": text} for name, text in rows]
+    write_file(raw / "metadata.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def write_page_files(raw: Path, rows: Rows, template: str) -> None:
+    for number, (name, text) in enumerate(rows):
+        filled = template.format(name=quoteattr(name), text=text, plain=name, content=quoteattr(text))
+        write_file(raw / f"{number}.xml", filled)
+
+
+FORMATS: dict[str, Callable[[Path, Rows], None]] = {
+    "annotations": write_annotations,
+    "text files": write_text_files,
+    "JSON lines": write_json_lines,
+    "imagefolder": write_image_folder,
+    "PAGE XML": lambda raw, rows: write_page_files(raw, rows, PAGE_XML),
+    "ALTO XML": lambda raw, rows: write_page_files(raw, rows, ALTO_XML),
+}
+
+
+@pytest.fixture(params=FORMATS)
+def truth_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[list[str], Rows], GroundTruth]:
+    """Pictures that only exist, and rows in one of the formats, read."""
+
+    def write_and_read(files: list[str], rows: Rows) -> GroundTruth:
+        for name in files:
+            write_file(tmp_path / "raw" / name, "")
+        FORMATS[request.param](tmp_path / "raw", rows)
+        return read_ground_truth(tmp_path / "raw", "utf-8")
+
+    return write_and_read
+
+
+Reader = Callable[[list[str], Rows], GroundTruth]
+
+
+def plain(name: str) -> str:
+    """The picture's own name, without that of a line."""
+    return name.removesuffix("#l1")
+
+
+def test_every_format_keeps_texts_exactly_and_names_rows_that_differ(truth_of: Reader) -> None:
+    written = ["NA", "null", "007", "1.0", "TRUE", "мо\u0438\u0306 «Ёж» 🙂"]
+    files = [f"sub/стр {number}.jpg" for number in range(len(written))]
+    truth = truth_of(files, list(zip(files, written, strict=True)))
+    assert [sample.text for sample in truth.samples] == [*written[:-1], "мой «Ёж» 🙂"]
+    assert [plain(sample.name) for sample in truth.samples] == files
+    assert len({sample.row for sample in truth.samples}) == truth.rows == truth.images == len(files)
+    assert truth.rejections == []
+
+
+def test_every_format_rejects_empty_and_damaged_texts_and_missing_pictures_by_row(truth_of: Reader) -> None:
+    truth = truth_of(
+        ["a.jpg", "b.jpg", "c.jpg"], [("a.jpg", "да"), ("b.jpg", " "), ("c.jpg", "\ufffd"), ("d.jpg", "x")]
+    )
+    kinds = {plain(r.file).removesuffix(".jpg"): (r.kind, r.counted, r.row is not None) for r in truth.rejections}
+    assert kinds == {
+        "b": ("empty text", True, True),
+        "c": ("damaged text", True, True),
+        "d": ("image not found", True, True),
+    }
+    assert truth.rows == len(truth.samples) + len(truth.rejections) == 4
+
+
+def test_every_format_lists_pictures_that_it_does_not_name(truth_of: Reader) -> None:
+    truth = truth_of(["a.jpg", "other/b.jpg"], [("a.jpg", "да")])
+    (rejection,) = truth.rejections
+    assert (rejection.file, rejection.row, rejection.kind) == ("other/b.jpg", None, "no transcription")
+
+
+def test_every_format_settles_pictures_that_are_named_twice(truth_of: Reader) -> None:
+    truth = truth_of(["a.jpg", "b.jpg"], [("a.jpg", "е\u0308ж"), ("a.jpg", "ёж "), ("b.jpg", "да"), ("b.jpg", "нет")])
+    assert [(plain(sample.name), sample.text) for sample in truth.samples] == [("a.jpg", "ёж")]
+    assert sorted((plain(r.file), r.kind, r.counted) for r in truth.rejections) == [
+        ("a.jpg", "repeated", False),
+        ("b.jpg", "named twice with different texts", True),
+        ("b.jpg", "named twice with different texts", True),
+    ]
+
+
+@pytest.mark.parametrize(("on_disk", "written"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_every_format_matches_names_by_normal_form_and_letter_case(
+    truth_of: Reader, on_disk: str, written: str
+) -> None:
+    stored, named = unicodedata.normalize(on_disk, "Ёлка й.JPG"), unicodedata.normalize(written, "ёлка Й.jpg")
+    truth = truth_of([stored, "b.jpg"], [(named, "да"), ("b.jpg", "нет")])
+    assert {plain(sample.name): sample.text for sample in truth.samples} == {"Ёлка й.JPG": "да", "b.jpg": "нет"}
+    assert [sample.path.is_file() for sample in truth.samples] == [True, True]
+
+
+def test_no_format_reads_files_outside_the_folder(truth_of: Reader, tmp_path: Path) -> None:
+    write_file(tmp_path / "x.jpg", "")
+    names = ["../x.jpg", str(tmp_path / "x.jpg"), "C:\\x.jpg", "\\\\server\\x.jpg"]
+    try:
+        truth = truth_of(["a.jpg"], [("a.jpg", "да"), *((name, "нет") for name in names)])
+    except OSError:
+        pytest.skip("this system has no such file names")
+    assert [plain(sample.name) for sample in truth.samples] == ["a.jpg"]
+    if truth.source.startswith(".txt"):  # these name nothing: what lies outside is never seen
+        return
+    assert [r.kind for r in truth.rejections] == ["outside data/raw"] * len(names)
+
+
+def test_no_format_follows_links_out_of_the_folder(truth_of: Reader, tmp_path: Path) -> None:
+    write_file(tmp_path / "x.jpg", "")
+    write_file(tmp_path / "raw/a.jpg", "")
+    link(tmp_path / "raw/link.jpg", tmp_path / "x.jpg")
+    truth = truth_of([], [("a.jpg", "да"), ("link.jpg", "нет")])
+    assert [plain(sample.name) for sample in truth.samples] == ["a.jpg"]
+    (rejection,) = truth.rejections
+    assert rejection.kind in ("outside data/raw", "image not found")
+
+
+def test_no_format_chooses_between_names_that_differ_only_in_letter_case(truth_of: Reader, tmp_path: Path) -> None:
+    for name in ("A.png", "a.png"):
+        write_file(tmp_path / "raw" / name, "")
+    if len(list((tmp_path / "raw").iterdir())) == 1:
+        pytest.skip("this file system takes them for one")
+    with pytest.raises(GroundTruthError, match=r'"A\.png" and "a\.png"'):
+        truth_of([], [("a.png", "да")])
+
+
+@pytest.mark.parametrize("other", [name for name in FORMATS if name != "annotations"])
+def test_two_formats_at_once_are_an_error_that_names_both(tmp_path: Path, other: str) -> None:
+    write_file(tmp_path / "raw/a.jpg", "")
+    write_annotations(tmp_path / "raw", [("a.jpg", "да")])
+    FORMATS[other](tmp_path / "raw", [("a.jpg", "да")])
+    with pytest.raises(
+        GroundTruthError, match=r"2 formats.*leave one.*\n  annotations\.csv or \.tsv: annotations\.csv\n"
+    ):
+        read_ground_truth(tmp_path / "raw", "utf-8")
+
+
+def test_files_that_are_said_to_be_something_else_are_no_ground_truth(tmp_path: Path) -> None:
+    write_file(tmp_path / "a.jpg", "")
+    write_annotations(tmp_path, [("a.jpg", "да")])
+    write_file(tmp_path / "a.txt", "a.jpg")
+    truth = read_ground_truth(tmp_path, "utf-8", not_truth=["a.txt"])
+    assert (len(truth.samples), truth.rejections) == (1, [])

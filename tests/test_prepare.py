@@ -17,15 +17,14 @@ import pytest
 from PIL import Image
 
 import stages.prepare
-from stages.lib.annotations import GroundTruthError
 from stages.lib.drawing import Hand, draw_line
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.fit import SequenceLimit
-from stages.lib.ground_truth import TranscribedImage
+from stages.lib.ground_truth import GroundTruthError, Rejection, TranscribedImage
 from stages.lib.metadata import read_metadata
 from stages.lib.params import PrepareParams, read_params
 from stages.lib.splits import SplitError
-from stages.prepare import Summary, name_pages, prepare
+from stages.prepare import Summary, name_pages, prepare, write_rejections
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"
@@ -290,6 +289,42 @@ def test_a_copied_or_resaved_picture_never_stands_on_both_sides(
         assert sides["copy.png"] == sides["p0/стр 0.png"]
         assert sides["small.jpg"] == sides["p1/стр 3.png"]
     assert "p0/стр 0.png and copy.png hold the same picture; their pages stay together" in capsys.readouterr().out
+
+
+def test_rejections_are_listed_in_the_order_a_person_reads_rows(tmp_path: Path) -> None:
+    rows = [10, 9, None, "b.xml#l10", "b.xml#l9", "a.xml#l11"]
+    write_rejections(tmp_path / "rejected.csv", [Rejection("x", row, "because") for row in rows])
+    written = (tmp_path / "rejected.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert [line.split(",")[1] for line in written] == ["9", "10", "a.xml#l11", "b.xml#l9", "b.xml#l10", ""]
+
+
+def test_lines_are_cut_from_pages_that_page_xml_describes(
+    raw: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (raw / "annotations.csv").unlink()
+    for number in range(12):  # each line is a page of two lines now
+        with Image.open(raw / f"p{number // 3}/стр {number}.png") as image:
+            width, height = image.size
+        lines = "".join(
+            f'<TextLine id="l{part}"><Coords points="{left},0 {left + width // 2},0 {left + width // 2},{height} '
+            f'{left},{height}"/><TextEquiv><Unicode>часть {part} строки {number}</Unicode></TextEquiv></TextLine>'
+            for part, left in enumerate((0, width // 2))
+        )
+        (raw / f"p{number // 3}/{number}.xml").write_text(
+            f'<PcGts><Page imageFilename="стр {number}.png" imageWidth="{width}" imageHeight="{height}">{lines}</Page>'
+            "</PcGts>",
+            encoding="utf-8",
+        )
+    assert run().pages == (9, 3)
+    assert "ground truth is read as PAGE XML (12 files, such as p0/0.xml)" in capsys.readouterr().out
+    samples = metadata(raw)
+    assert len(samples) == 24
+    assert samples[1]["original_filename"] == "p0/стр 0.png#l1"
+    assert samples[1]["page"] == "p0/стр 0.png"
+    assert samples[1]["text"] == "часть 1 строки 0"
+    with Image.open(raw / "p0/стр 0.png") as page, Image.open(samples[1]["image_path"]) as line:
+        half = np.asarray(page.convert("RGB"), float)[:, page.width // 2 :][:, : line.width]
+        assert np.abs(np.asarray(line, float) - half).mean() < 8
 
 
 def test_names_that_were_alike_once_converted_do_not_overwrite_each_other(raw: Path, run: Run) -> None:

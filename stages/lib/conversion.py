@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 
+from PIL import Image
 from tqdm import tqdm
 
 from stages.lib.duplicates import Picture, fingerprint
 from stages.lib.failures import Refusal
-from stages.lib.images import ImageLimits, UnreadableImage, open_image
+from stages.lib.images import ImageLimits, UnreadableImage, limit_image, open_image
+from stages.lib.regions import Region, RegionError, cut_region
 
 JPEG_QUALITY = 95
 IN_PROCESS = 64  # fewer pictures are done before the first process would have started
@@ -32,34 +37,52 @@ MOST_WORKERS = 60  # Windows waits for at most 61 processes
 
 
 @dataclass(frozen=True)
+class Original:
+    """A picture as it came: a file, or the part of it that holds one line."""
+
+    path: Path
+    region: Region | None = None
+
+
+@dataclass(frozen=True)
 class _Task:
     first: int
-    paths: tuple[Path, ...]
+    originals: tuple[Original, ...]
     folder: Path
     limits: ImageLimits
 
 
 def convert_pictures(
-    paths: Sequence[Path], folder: Path, limits: ImageLimits, workers: int | None = None
+    originals: Sequence[Original], folder: Path, limits: ImageLimits, workers: int | None = None
 ) -> list[Picture | str]:
     """Write every picture as upright RGB JPEG into `folder`; for each, in order, what was written or why it was not.
 
-    workers: number of processes, None for one per core (and none at all for a few pictures); results are the same for
-    any number. Raises OSError when a file cannot be written, and Refusal when a process was killed.
+    Lines of one page that follow each other are cut from it in one go. workers: number of processes, None for one per
+    core (and none at all for a few pictures); results are the same for any number. Raises OSError when a file cannot
+    be written, and Refusal when a process was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if workers is None:
-        workers = 1 if len(paths) < IN_PROCESS else min(_cores(), MOST_WORKERS)
-    tasks = (
-        _Task(first, tuple(paths[first : first + PICTURES_PER_TASK]), folder, limits)
-        for first in range(0, len(paths), PICTURES_PER_TASK)
-    )
+        workers = 1 if len(originals) < IN_PROCESS else min(_cores(), MOST_WORKERS)
+    tasks = _make_tasks(originals, folder, limits)
     results: list[Picture | str] = []
-    with tqdm(total=len(paths), desc="prepare", unit="picture", delay=2) as progress:
+    with tqdm(total=len(originals), desc="prepare", unit="picture", delay=2) as progress:
         for done in map(_convert, tasks) if workers == 1 else _in_processes(tasks, workers):
             results += done
             progress.update(len(done))
     return results
+
+
+def _make_tasks(originals: Sequence[Original], folder: Path, limits: ImageLimits) -> Iterator[_Task]:
+    first = 0
+    waiting: list[Original] = []
+    for _, lines in groupby(originals, key=lambda original: original.path):  # a page is opened once
+        waiting += lines
+        if len(waiting) >= PICTURES_PER_TASK:
+            yield _Task(first, tuple(waiting), folder, limits)
+            first, waiting = first + len(waiting), []
+    if waiting:
+        yield _Task(first, tuple(waiting), folder, limits)
 
 
 def _cores() -> int:
@@ -93,9 +116,14 @@ def _leave_interrupts_to_the_parent() -> None:
 
 def _convert(task: _Task) -> list[Picture | str]:
     results: list[Picture | str] = []
-    for number, path in enumerate(task.paths, task.first):
+    page: _Page | None = None
+    for number, original in enumerate(task.originals, task.first):
         try:
-            image = open_image(path, task.limits)
+            if original.region is None:
+                image = open_image(original.path, task.limits)
+            else:
+                page = page if page and page.path == original.path else _Page(original.path, task.limits)
+                image = page.cut(original.region)
         except UnreadableImage as error:
             results.append(error.reason)
             continue
@@ -107,3 +135,25 @@ def _convert(task: _Task) -> list[Picture | str]:
         digest = hashlib.sha256(content).hexdigest()
         results.append(Picture(target, image.width, image.height, digest, fingerprint(image)))
     return results
+
+
+class _Page:
+    """A page that lines are cut from; it is opened once, and what is wrong with it is wrong with each of its lines."""
+
+    def __init__(self, path: Path, limits: ImageLimits) -> None:
+        self.path = path
+        self.limits = limits
+        self.image: Image.Image | str
+        try:  # sides and aspect are those of the lines
+            self.image = open_image(path, replace(limits, max_side_px=sys.maxsize, min_side_px=1, max_aspect=math.inf))
+        except UnreadableImage as error:
+            self.image = error.reason
+
+    def cut(self, region: Region) -> Image.Image:
+        """The line of that region within the limits; UnreadableImage says what is wrong with it or its page."""
+        if isinstance(self.image, str):
+            raise UnreadableImage(self.path, self.image)
+        try:
+            return limit_image(self.path, cut_region(self.image, region), self.limits)
+        except RegionError as error:
+            raise UnreadableImage(self.path, str(error)) from None

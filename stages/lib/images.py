@@ -126,6 +126,12 @@ def open_image(path: Path, limits: ImageLimits | None = None) -> Image.Image:
     return picture if limits is None else _reduce(picture, limits.max_side_px)
 
 
+def limit_image(path: Path, image: Image.Image, limits: ImageLimits) -> Image.Image:
+    """A part of the picture at `path` under the limits that hold for whole pictures; see `open_image`."""
+    _check_size(path, image.size, limits)
+    return _reduce(image, limits.max_side_px)
+
+
 def _decode(path: Path, limits: ImageLimits | None) -> Image.Image:
     if path.stat().st_size == 0:
         raise UnreadableImage(path, "empty file: 0 bytes")

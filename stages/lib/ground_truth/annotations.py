@@ -1,84 +1,40 @@
 """Annotations: the table of file names and texts, `annotations.csv` or `.tsv`, exactly as a person wrote it.
 
-Texts stay text ("007", "NA", "null"), quoted ones may hold delimiters, quotes and line breaks. The encoding is never
-guessed: a wrong one is an error, because a text read wrongly would be taught wrongly.
+Texts stay text ("007", "NA", "null"), quoted ones may hold delimiters, quotes and line breaks.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from stages.lib.failures import Refusal
+from stages.lib.ground_truth.records import (
+    COLUMNS,
+    File,
+    Format,
+    GroundTruthError,
+    Reading,
+    Record,
+    Rejection,
+    read_text_file,
+)
 from stages.lib.text import clean_transcription, to_nfc
 
+NAMES = ("annotations.csv", "annotations.tsv")
 DELIMITERS = (",", ";", "\t")
-# The first name of each column is ours and wins; the others are what neighbouring tools call it.
-COLUMNS = {
-    "filename": ("filename", "file_name", "file", "image", "image_path", "image_file", "image_name", "path", "файл"),
-    "text": ("text", "transcription", "transcript", "ground_truth", "gt", "label", "sentence", "текст"),
-    "page": ("page", "page_id", "страница"),
-    "hand": ("hand", "writer", "writer_id", "почерк"),
-}
 REQUIRED = ("filename", "text")
 
 
-class GroundTruthError(Refusal):
-    """Ground truth that cannot be read as a whole; the message says where and what to do."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One entry of a table; `row` is the line of the file where it starts, page and hand may be ""."""
-
-    row: int
-    filename: str
-    text: str
-    page: str
-    hand: str
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """Something that does not become a sample. `reason` begins with its kind: "image not found: nearest ...".
-
-    row: line of the annotations file, None where there is none. counted: False for what was no candidate, such as a
-    picture without a transcription; only counted ones are measured against `prepare.max_rejected_share`.
-    """
-
-    file: str
-    row: int | None
-    reason: str
-    counted: bool = True
-
-    @property
-    def kind(self) -> str:
-        return self.reason.partition(":")[0]
-
-
-@dataclass(frozen=True)
-class Table:
-    """What an annotations file says, before any file is looked up. `rows` counts all entries, broken ones too."""
-
-    name: str
-    delimiter: str
-    rows: int
-    records: list[Record]
-    rejections: list[Rejection]
-    unused_columns: list[str]
-
-
-def read_table(path: Path, encoding: str) -> Table:
+def read_table(path: Path, encoding: str) -> Reading:
     """The records of a CSV or TSV file, in order; the delimiter comes from the header.
 
     Rows without any content are skipped, rows with a wrong number of fields or stray quotes are rejected. Raises
     GroundTruthError for a wrong encoding, unknown columns, and for quotes that swallow the following rows.
     """
-    content = _decode(path, encoding)
+    content = read_text_file(path, encoding)
     delimiter, header, columns = _read_header(path, content)
     records: list[Record] = []
     rejections: list[Rejection] = []
@@ -108,7 +64,8 @@ def read_table(path: Path, encoding: str) -> Table:
         where = "\n  ".join(swallowed)
         raise GroundTruthError(f"{path.name}: a double quote is opened and not closed in its row\n  {where}")
     unused = [column for at, column in enumerate(header) if column and at not in columns.values()]
-    return Table(path.name, delimiter, len(records) + len(rejections), records, rejections, unused)
+    notes = [f"{path.name}: columns that are not used: {', '.join(unused)}"] if unused else []
+    return Reading(len(records) + len(rejections), records, rejections, notes)
 
 
 class _Lines:
@@ -131,36 +88,6 @@ class _Lines:
             return row, [], str(error)
 
 
-def _decode(path: Path, encoding: str) -> str:
-    content = path.read_bytes()
-    try:
-        is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
-        text = content.decode("utf-8-sig" if is_utf8 else encoding)
-    except LookupError:
-        raise GroundTruthError(f"prepare.encoding: {encoding!r} is no text encoding; usual: utf-8, cp1251") from None
-    except UnicodeError as error:
-        where = ""
-        if isinstance(error, UnicodeDecodeError):
-            line = content.count(b"\n", 0, error.start) + 1
-            where = f", line {line}: byte 0x{content[error.start]:02x}"
-        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        perhaps = "utf-16" if is_utf16 else "cp1251 for Cyrillic from Excel"
-        remedy = f"set prepare.encoding to the encoding of the file (perhaps {perhaps}), or save the file as UTF-8"
-        raise GroundTruthError(f"{path.name}{where} is not valid {encoding}; {remedy}") from None
-    if not is_utf8 and not content.isascii() and _is_utf8(content):
-        raise GroundTruthError(f"{path.name} is UTF-8, prepare.encoding is {encoding}; set prepare.encoding to utf-8")
-    if "\0" in text:
-        raise GroundTruthError(f"{path.name} holds NUL, so it is not {encoding}; set prepare.encoding, perhaps utf-16")
-    return text
-
-
-def _is_utf8(content: bytes) -> bool:
-    try:
-        return "\0" not in content.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-
-
 def _read_header(path: Path, content: str) -> tuple[str, list[str], dict[str, int]]:
     """(delimiter, column names, position of each role): the delimiter under which most columns are known."""
     readings = []
@@ -179,3 +106,14 @@ def _read_header(path: Path, content: str) -> tuple[str, list[str], dict[str, in
         seen = ", ".join(repr(column) for column in header) or "none, the file is empty"
         raise GroundTruthError(f"{path.name}: {'; '.join(problems)}. Columns seen: {seen}. Name them in the first line")
     return delimiter, header, {role: places[0] for role, places in roles.items() if places}
+
+
+def _find(files: Sequence[File]) -> list[File]:
+    return [(name, path) for name, path in files if name.casefold() in NAMES]
+
+
+def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
+    return read_table(own[0][1], encoding)
+
+
+FORMAT = Format("annotations.csv or .tsv", _find, _read, single=True, without="no row of the annotations names it")

@@ -1,35 +1,53 @@
 """Evaluate: what base model and adapter read becomes numbers and a report.
 
-Reads data/processed (metadata.json and the validation pictures), data/predictions/{base,adapter}.jsonl,
-params.yaml and, where they exist, metrics/rejected.csv, metrics/train.json and metrics/curves/*.csv.
-Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's)
-and metrics/report/index.html. The same inputs give the same bytes: there is no time in any of them.
+Reads data/processed (metadata.json and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
+data/others/*.jsonl (what other readers read, see the README there), params.yaml and, where they exist,
+metrics/rejected.csv, metrics/train.json and metrics/curves/*.csv.
+Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's),
+metrics/tables/*.csv (every rate with its interval; CER by page, hand, length and script; calibration; review) and
+metrics/report/index.html. The same inputs give the same bytes: there is no time in any of them.
 Refuses prediction files that lack, repeat or add a line. Needs no GPU and no model; takes seconds.
 
 Alone: python -m stages.evaluate
+Another OCR beside them: python -m stages.evaluate --predictions other.jsonl --name tesseract
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
-import statistics
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.lib.failures import run_stage
+from stages.lib.confidence import calibrate, review
+from stages.lib.failures import Refusal, run_stage
 from stages.lib.files import write_json, write_text
 from stages.lib.metadata import METADATA, read_metadata
-from stages.lib.metrics import count_confusions, micro_average
+from stages.lib.metrics import count_confusions
 from stages.lib.params import PARAMS_FILE, EvaluateParams, read_params
-from stages.lib.readings import READERS, Line, read_lines
+from stages.lib.proof import find_problems, read_probes, summarise_probes
+from stages.lib.readings import (
+    OTHERS_REMEDY,
+    READERS,
+    Line,
+    PlainPrediction,
+    read_lines,
+    read_predictions,
+    read_text,
+    readers_of,
+)
 from stages.lib.report import ReportSources, write_report
-from stages.lib.uncertainty import PairedRates, add_by_page, bootstrap, permutation_p_value
+from stages.lib.summary import Rate, compare_rates, summarise
+from stages.lib.tables import by_hand, by_length, by_leniency, by_page, by_script, confusion_cells
 
 PREDICTIONS = Path("data/predictions")
+OTHERS = Path("data/others")
 METRICS = Path("metrics")
-DIGITS = 6  # of every rate in evaluation.json
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+DIGITS = 6  # of every rate that is written
 
 LINES_HEADER = (
     "image_id",
@@ -48,80 +66,16 @@ LINES_HEADER = (
 )
 
 
-def summarise(lines: Sequence[Line], params: EvaluateParams) -> dict[str, Any]:
-    """The content of evaluation.json: rates of base and adapter, their difference, and what they rest on.
-
-    Nested dictionaries of numbers and no lists, because `dvc metrics` drops lists. Rates are shares (0.12 is 12 %) and
-    can pass 1. With fewer than `min_pages` pages the ends of intervals and the p-value are None.
-    """
-    pages = [line.page for line in lines]
-    n_pages = len(set(pages))
-    summary: dict[str, Any] = {reader: _rates(lines, reader) for reader in READERS}
-    base_cer, adapter_cer = summary["base"]["cer"], summary["adapter"]["cer"]
-    summary["difference"] = {
-        "cer": base_cer - adapter_cer,
-        "cer_low": None,
-        "cer_high": None,
-        "relative": (base_cer - adapter_cer) / base_cer if base_cer else None,
-        "p_value": None,
-    }
-    if n_pages >= params.min_pages:
-        characters = PairedRates(
-            base=add_by_page(pages, [line.base.score.character_errors for line in lines]),
-            adapter=add_by_page(pages, [line.adapter.score.character_errors for line in lines]),
-            n=add_by_page(pages, [line.characters for line in lines]),
-        )
-        words = PairedRates(
-            base=add_by_page(pages, [line.base.score.word_errors for line in lines]),
-            adapter=add_by_page(pages, [line.adapter.score.word_errors for line in lines]),
-            n=add_by_page(pages, [line.base.score.words for line in lines]),
-        )
-        for name, rates in (("cer", characters), ("wer", words)):
-            intervals = bootstrap(rates, params.bootstrap_samples, params.confidence_level, params.seed)
-            for reader, interval in (("base", intervals.base), ("adapter", intervals.adapter)):
-                summary[reader] |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
-            if name == "cer":
-                summary["difference"] |= {"cer_low": intervals.difference.low, "cer_high": intervals.difference.high}
-        summary["difference"]["p_value"] = permutation_p_value(characters, params.bootstrap_samples, params.seed)
-    summary |= {
-        "n_lines": len(lines),
-        "n_characters": sum(line.characters for line in lines),
-        "n_words": sum(line.base.score.words for line in lines),
-        "n_pages": n_pages,
-    }
-    return {name: _rounded(value) for name, value in summary.items()}
-
-
-def _rates(lines: Sequence[Line], reader: str) -> dict[str, float | int | None]:
-    readings = [line.reading(reader) for line in lines]
-    scores = [reading.score for reading in readings]
-    return {
-        "cer": micro_average((score.character_errors, score.characters) for score in scores),
-        "cer_low": None,
-        "cer_high": None,
-        "cer_code_points": micro_average((score.code_point_errors, score.code_points) for score in scores),
-        "cer_line_mean": statistics.fmean(score.cer for score in scores),
-        "cer_line_median": statistics.median(score.cer for score in scores),
-        "wer": micro_average((score.word_errors, score.words) for score in scores),
-        "wer_low": None,
-        "wer_high": None,
-        "exact_match": statistics.fmean(score.exact for score in scores),
-        "runaway_rate": statistics.fmean(reading.prediction.runaway for reading in readings),
-        "blank_rate": statistics.fmean(score.blank for score in scores),
-        "insertions": sum(score.insertions for score in scores),
-        "deletions": sum(score.deletions for score in scores),
-        "substitutions": sum(score.substitutions for score in scores),
-    }
-
-
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _rounded(part) for name, part in value.items()}
     return round(value, DIGITS) if isinstance(value, float) else value
 
 
-def write_lines(path: Path, lines: Iterable[Line]) -> None:
-    """A CSV row per validation line with both readings, in the given order; texts exactly as they were read."""
+def write_lines(path: Path, lines: Sequence[Line]) -> None:
+    """A CSV row per validation line with all readings, in the given order; texts exactly as they were read."""
+    names = [name for name in readers_of(lines) if name not in READERS]
+    header = [*LINES_HEADER, *(f"{name}_{column}" for name in names for column in ("cer", "prediction"))]
     rows = [
         (
             line.sample.image_id,
@@ -137,15 +91,54 @@ def write_lines(path: Path, lines: Iterable[Line]) -> None:
             line.adapter.prediction.confidence,
             str(line.base.prediction.runaway).lower(),
             str(line.adapter.prediction.runaway).lower(),
+            *(
+                cell
+                for name in names
+                for cell in (round(line.others[name].score.cer, DIGITS), line.others[name].prediction.prediction)
+            ),
         )
         for line in lines
     ]
-    _write_csv(path, LINES_HEADER, rows)
+    _write_csv(path, header, rows)
 
 
 def write_confusions(path: Path, confusions: Iterable[tuple[str, str, int]]) -> None:
     """A CSV row per confused character; an empty cell is "nothing": a character missed, or one added."""
     _write_csv(path, ("truth", "prediction", "count"), confusions)
+
+
+def write_tables(folder: Path, lines: Sequence[Line], rates: Sequence[Rate]) -> None:
+    """The tables that evaluation.json is too flat for, one CSV file each; see README, "The numbers"."""
+    texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
+    _write_table(folder / "rates.csv", [_rate_row(rate) for rate in rates])
+    _write_table(folder / "leniency.csv", by_leniency(lines))
+    _write_table(folder / "pages.csv", by_page(lines))
+    _write_table(folder / "hands.csv", by_hand(lines))
+    _write_table(folder / "lengths.csv", by_length(lines))
+    _write_table(folder / "scripts.csv", by_script(lines))
+    _write_table(folder / "calibration.csv", calibrate(lines), ("confidence", "cer"))
+    _write_table(folder / "review.csv", review(lines), ("share", "cer", "cer_any_order", "cer_best_order"))
+    _write_table(folder / "confusion_cells.csv", confusion_cells(count_confusions(texts)), ("truth", "prediction"))
+
+
+def _rate_row(rate: Rate) -> dict[str, Any]:
+    interval, difference = rate.interval, rate.difference_interval
+    return {
+        "reader": rate.reader,
+        "rate": rate.name,
+        "value": rate.value,
+        "low": interval and interval.low,
+        "high": interval and interval.high,
+        "minus_adapter": rate.difference,
+        "minus_adapter_low": difference and difference.low,
+        "minus_adapter_high": difference and difference.high,
+        "p_value": rate.p_value,
+    }
+
+
+def _write_table(path: Path, rows: Sequence[dict[str, Any]], columns_if_empty: Sequence[str] = ()) -> None:
+    columns = list(rows[0]) if rows else columns_if_empty
+    _write_csv(path, columns, ([_rounded(row[column]) for column in columns] for row in rows))
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -157,19 +150,22 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
 
 
 def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
-    """Read everything below `root`, write the four outputs there and return the content of evaluation.json.
+    """Read everything below `root`, write the outputs there and return the content of evaluation.json.
 
     Raises Refusal for predictions or pictures that do not fit, FileNotFoundError for a missing metadata.json.
     """
     samples = read_metadata(root / METADATA)
     files = {reader: root / PREDICTIONS / f"{reader}.jsonl" for reader in READERS}
-    lines = read_lines(samples, files)
-    summary = summarise(lines, params)
+    lines = read_lines(samples, files, other_files(root))
+    rates = compare_rates(lines, params)
+    probes = read_probes(root / PREDICTIONS / "probes.jsonl")
+    summary: dict[str, Any] = _rounded(summarise(lines, rates) | summarise_probes(probes, lines))
     texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
     metrics = root / METRICS
     write_json(metrics / "evaluation.json", summary)
     write_lines(metrics / "lines.csv", lines)
     write_confusions(metrics / "confusions.csv", count_confusions(texts))
+    write_tables(metrics / "tables", lines, rates)
     sources = ReportSources(
         root=root,
         samples=samples,
@@ -185,12 +181,48 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
     return summary
 
 
+def other_files(root: Path) -> dict[str, Path]:
+    """The prediction files of other readers below `root`, by name; Refusal for a name that cannot be a column."""
+    files = {path.stem: path for path in sorted((root / OTHERS).glob("*.jsonl"))}
+    for name, path in files.items():
+        _check_name(name, path.relative_to(root))
+    return files
+
+
+def keep_predictions(root: Path, path: Path, name: str) -> None:
+    """Take another reader's prediction file into data/others; Refusal when it does not fit the validation lines."""
+    _check_name(name, path)
+    image_ids = [sample.image_id for sample in read_metadata(root / METADATA) if sample.split == "val"]
+    read_predictions(path, image_ids, PlainPrediction, OTHERS_REMEDY)
+    write_text(root / OTHERS / f"{name}.jsonl", read_text(path))
+
+
+def _check_name(name: str, path: Path) -> None:
+    if name in READERS or not NAME.fullmatch(name):
+        raise Refusal(
+            f"{path.as_posix()}: {name!r} cannot be the name of a reader; use Latin letters, digits, '.', '-' and '_', "
+            f"and neither of {', '.join(READERS)} (--name)"
+        )
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m stages.evaluate", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="another OCR's JSONL file (data/others/README.md)"
+    )
+    parser.add_argument("--name", help="what to call that OCR; else the file's name")
+    arguments = parser.parse_args()
+    if arguments.predictions:
+        keep_predictions(Path(), arguments.predictions, arguments.name or arguments.predictions.stem)
+    elif arguments.name:
+        parser.error("--name needs --predictions")
     summary = evaluate(Path(), read_params().evaluate)
     print(
         f"evaluate: read 2 x {summary['n_lines']} predictions of {summary['n_pages']} page(s), refused 0; "
         f"CER {summary['base']['cer']:.1%} -> {summary['adapter']['cer']:.1%}; wrote metrics/report/index.html"
     )
+    for problem in find_problems(summary).values():
+        print(f"evaluate: WARNING {problem}")
 
 
 if __name__ == "__main__":

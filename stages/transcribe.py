@@ -2,7 +2,8 @@
 
 Reads   data/processed/metadata.json, data/features/, the base model, models/adapter/; parameters `model`,
         `transcribe`. An adapter of the vision tower sees the pictures of data/processed/ anew (parameters `encode`).
-Writes  data/predictions/base.jsonl and adapter.jsonl, one object a picture, in order of image id.
+Writes  data/predictions/base.jsonl and adapter.jsonl, one object a picture, in order of image id; probes.jsonl, what
+        was read in wrong, blank and printed pictures (lib/probes.py).
 Refuses to run without an adapter or without cached vision tokens.
 Alone   python -m stages.transcribe
 """
@@ -10,7 +11,14 @@ Alone   python -m stages.transcribe
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from tokenizers import Tokenizer
 
 from stages.lib.adapter import changes_vision, load_adapter
 from stages.lib.decoding import Reading, transcribe
@@ -20,9 +28,11 @@ from stages.lib.features import FeatureCache, VisionInput, compute_vision_tokens
 from stages.lib.files import write_text
 from stages.lib.metadata import Sample, read_metadata
 from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
-from stages.lib.params import read_params
+from stages.lib.params import TranscribeParams, read_params
 from stages.lib.pictures import Pictures
+from stages.lib.probes import blank_key, exchange, printed_lines, probe_pictures, probe_samples
 from stages.lib.runtime import DTYPES, set_up
+from stages.lib.sequence import SpecialTokens
 from stages.lib.views import read_view_sizes
 
 FEATURES = Path("data/features")
@@ -49,38 +59,100 @@ def main() -> None:
     tokenizer = read_tokenizer(folder)
     special = special_tokens(tokenizer, read_family(folder).prompt)
     model = load_adapter(base, ADAPTER)
-    with model.disable_adapter():
-        base_readings = transcribe(model, vision_tokens, tokenizer, special, params.transcribe, "base reads")
+    see: Callable[[str], torch.Tensor] = cache.tokens
     if sees_anew:
         vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-        pictures = Pictures(samples, vision, params.encode.seed)
-        vision_tokens = [compute_vision_tokens(model, pictures.views(sample.image_id)) for sample in samples]
-    adapter_readings = transcribe(model, vision_tokens, tokenizer, special, params.transcribe, "adapter reads")
-    write_predictions(PREDICTIONS / "base.jsonl", samples, base_readings)
-    write_predictions(PREDICTIONS / "adapter.jsonl", samples, adapter_readings)
-    runaway = sum(reading.runaway for reading in adapter_readings)
+        pictures, probes = Pictures(samples, vision, params.encode.seed), probe_pictures(samples)
+
+        def see_anew(key: str) -> torch.Tensor:
+            views = vision.views(probes[key]) if key in probes else pictures.views(key)
+            return compute_vision_tokens(model, views)
+
+        see = see_anew
+
+    tokens_of = {"base": cache.tokens, "adapter": see}
+    readings = {}
+    for reader in tokens_of:
+        with disabled(model, reader):
+            vision_tokens = [tokens_of[reader](sample.image_id) for sample in samples]
+            readings[reader] = transcribe(
+                model, vision_tokens, tokenizer, special, params.transcribe, f"{reader} reads"
+            )
+        write_predictions(PREDICTIONS / f"{reader}.jsonl", samples, readings[reader])
+    probes_read = read_probes(model, samples, tokens_of, tokenizer, special, params.transcribe)
+    write_text(PREDICTIONS / "probes.jsonl", probes_read)
+    runaway = {reader: sum(reading.runaway for reading in read) for reader, read in readings.items()}
     print(
         f"transcribe: read {len(samples)} validation pictures twice; wrote {PREDICTIONS.as_posix()}/base.jsonl and "
-        f"adapter.jsonl; runaway outputs: {sum(r.runaway for r in base_readings)} base, {runaway} adapter"
+        f"adapter.jsonl; runaway outputs: {runaway['base']} base, {runaway['adapter']} adapter"
     )
+
+
+def disabled(model: PeftModel, reader: str) -> AbstractContextManager[None]:
+    """The model as `reader` has it: "base" is without the adapter."""
+    return model.disable_adapter() if reader == "base" else nullcontext()
 
 
 def write_predictions(path: Path, samples: list[Sample], readings: list[Reading]) -> None:
     """JSON Lines: image_id, prediction, new_tokens, runaway, confidence."""
     lines = [
-        json.dumps(
-            {
-                "image_id": sample.image_id,
-                "prediction": reading.text,
-                "new_tokens": reading.new_tokens,
-                "runaway": reading.runaway,
-                "confidence": reading.confidence,
-            },
-            ensure_ascii=False,
-        )
+        {
+            "image_id": sample.image_id,
+            "prediction": reading.text,
+            "new_tokens": reading.new_tokens,
+            "runaway": reading.runaway,
+            "confidence": reading.confidence,
+        }
         for sample, reading in zip(samples, readings, strict=True)
     ]
-    write_text(path, "".join(line + "\n" for line in lines))
+    write_text(path, json_lines(lines))
+
+
+def read_probes(
+    model: PeftModel,
+    samples: Sequence[Sample],
+    tokens_of: Mapping[str, Callable[[str], torch.Tensor]],
+    tokenizer: Tokenizer,
+    special: SpecialTokens,
+    params: TranscribeParams,
+) -> str:
+    """JSON Lines: probe ("shuffled", "blank", "printed"), reader, image_id, picture, truth, prediction.
+
+    `tokens_of` gives, for each reader, the vision tokens of a picture's key. The truth is that of the line `image_id`,
+    whatever picture was shown; `picture` is that one's key. Printed lines are read by base and adapter. Without two
+    different texts there is no "shuffled".
+    """
+    own, printed = probe_samples(samples), printed_lines()
+    others = exchange(own)
+    as_printed = [(line.key, line.key, line.text) for line in printed]
+    shown: list[tuple[str, str, list[tuple[str, str, str]]]] = [  # probe, reader, (image id, picture, truth)
+        ("shuffled", "adapter", [(s.image_id, o.image_id, s.text) for s, o in zip(own, others, strict=False)]),
+        ("blank", "adapter", [(s.image_id, blank_key(s), s.text) for s in own]),
+        ("printed", "adapter", as_printed),
+        ("printed", "base", as_printed),
+    ]
+    rows = []
+    for probe, reader, pictures in shown:
+        with disabled(model, reader):
+            tokens = [tokens_of[reader](picture) for _, picture, _ in pictures]
+            readings = transcribe(model, tokens, tokenizer, special, params, f"{probe} pictures, {reader}")
+        rows += [
+            {
+                "probe": probe,
+                "reader": reader,
+                "image_id": image_id,
+                "picture": picture,
+                "truth": truth,
+                "prediction": reading.text,
+            }
+            for (image_id, picture, truth), reading in zip(pictures, readings, strict=True)
+        ]
+    return json_lines(rows)
+
+
+def json_lines(rows: Sequence[dict[str, Any]]) -> str:
+    """One JSON object a line, letters readable."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 if __name__ == "__main__":

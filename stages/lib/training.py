@@ -138,8 +138,8 @@ class TokenWeightedTrainer(Trainer):
         return (loss, {}) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
-        lengths = (self.train_dataset if train_dataset is None else train_dataset).lengths()
-        return LengthBuckets(lengths, self.args.train_batch_size, self.args.data_seed)
+        samples: Any = self.train_dataset if train_dataset is None else train_dataset
+        return LengthBuckets(samples.lengths(), self.args.train_batch_size, int(self.args.data_seed or 0))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_adapter_weights(self.model if model is None else model, Path(resume_from_checkpoint))

@@ -17,13 +17,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from stages.lib import processes
 from stages.lib.failures import run_stage
-from stages.lib.features import FeatureWriter, VisionInput, compute_vision_tokens
+from stages.lib.features import FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 from stages.lib.metadata import METADATA, Sample, read_metadata
 from stages.lib.model import find_model, load_base_model
 from stages.lib.params import Params, read_params
 from stages.lib.pictures import Pictures
 from stages.lib.probes import probe_pictures
+from stages.lib.processes import start_processes
 from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
 from stages.lib.views import read_view_sizes
 
@@ -46,11 +48,14 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
         "encode",
         fingerprint(params.model, params.encode, [s.sha256 for s in samples], files=[folder / "config.json", METADATA]),
     )
-    writer = FeatureWriter(unfinished, params.runtime.shard_mb)
+    parts = [unfinished / f"part-{i}" for i in range(processes.count())]
+    writer = FeatureWriter(parts[processes.number()], params.runtime.shard_mb)
     keys = [key for sample in samples for key in feature_keys(sample, params.encode.copies)]
-    remaining = [key for key in keys if key not in writer]
-    if len(remaining) < len(keys):
-        print(f"encode: goes on behind {len(keys) - len(remaining)} pictures that are encoded already")
+    probes = probe_pictures(samples)
+    own = processes.share([*keys, *probes])
+    remaining = [key for key in own if key not in writer]
+    if len(remaining) < len(own):
+        print(f"encode: goes on behind {len(own) - len(remaining)} pictures that are encoded already")
     model = load_base_model(
         params.model.name_or_path,
         params.model.revision,
@@ -60,14 +65,14 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
         decoder=False,
     )
     for key in tqdm(remaining, desc="encode", unit="picture", disable=None):
-        writer.add(key, compute_vision_tokens(model, pictures.views(key)))
-    probes = probe_pictures(samples)
-    for key, image in probes.items():
-        if key not in writer:
-            writer.add(key, compute_vision_tokens(model, vision.views(image)))
-    tokens = sum(entry["tokens"] for entry in writer.images.values()) + sum(map(len, writer.pending.values()))
-    writer.finish(features, {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": params.encode.copies})
-    shutil.rmtree(unfinished, ignore_errors=True)
+        views = vision.views(probes[key]) if key in probes else pictures.views(key)
+        writer.add(key, compute_vision_tokens(model, views))
+    writer.flush()
+    tokens = sum(processes.gather(sum(entry["tokens"] for entry in writer.images.values())))
+    if processes.number() == 0:
+        origin = {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": params.encode.copies}
+        finish_cache(parts, features, origin)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return (
         f"encode: read {len(samples)} pictures; wrote {tokens:,} vision tokens of {len(keys)} views "
         f"({params.encode.copies} augmented copies per training picture) and {len(probes)} probe pictures to "
@@ -77,7 +82,11 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
 
 def main() -> None:
     params = read_params()
-    print(encode(read_metadata(), params))
+    if start_processes("stages.encode", params.runtime.processes):
+        return
+    closing = encode(read_metadata(), params)
+    if processes.number() == 0:
+        print(closing)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import torch
 from peft import PeftModel
 from transformers import TrainingArguments, set_seed
 
+from stages.lib import processes
 from stages.lib.adapter import add_adapter, load_adapter_weights, lora_config, needs_pictures, save_adapter
 from stages.lib.checks.environment import check_environment, gather_environment
 from stages.lib.failures import Refusal, run_stage
@@ -38,6 +39,7 @@ from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
 from stages.lib.params import Params, read_params
 from stages.lib.pictures import PictureCollator, Pictures
+from stages.lib.processes import start_processes
 from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
 from stages.lib.schedule import Schedule
 from stages.lib.selection import MIN_LINES_FOR_CER, KeepBest, make_cer_reader
@@ -69,6 +71,8 @@ class Datasets:
 
 def main() -> None:
     params = read_params()
+    if start_processes("stages.train", params.runtime.processes):
+        return
     refuse_blockers(check_environment(gather_environment(params.runtime)))  # it may have changed since `check` ran
     device = set_up(params.runtime)
     set_seed(params.train.seed)
@@ -80,6 +84,8 @@ def main() -> None:
     train(trainer)
     selected = select(trainer, keep_best)
     metrics = {**measure(trainer, datasets, before), "selected_step": selected}
+    if processes.number():
+        return
     save(trainer, metrics, params)
     print(
         f"train: read {len(datasets.train)} training views of {metrics['train_lines']} lines and {len(datasets.val)} "
@@ -115,6 +121,11 @@ def prepare_datasets(params: Params) -> Datasets:
         )
         for split in ("train", "val")
     }
+    if params.train.batch_size % processes.count():
+        raise Refusal(
+            f"train.batch_size is {params.train.batch_size}, which {processes.count()} processes cannot share evenly; "
+            "set it to a multiple of runtime.processes"
+        )
     if params.train.batch_size > len(sets["train"]):
         raise Refusal(
             f"train.batch_size is {params.train.batch_size}, but there are only {len(sets['train'])} training views; "
@@ -176,8 +187,8 @@ def create_trainer(
     arguments = TrainingArguments(
         output_dir=str(unfinished),
         max_steps=schedule.steps,
-        per_device_train_batch_size=params.train.batch_size,
-        per_device_eval_batch_size=params.train.batch_size,
+        per_device_train_batch_size=params.train.batch_size // processes.count(),
+        per_device_eval_batch_size=params.train.batch_size // processes.count(),
         gradient_accumulation_steps=params.train.accumulation,
         learning_rate=params.train.learning_rate,
         lr_scheduler_type="cosine",
@@ -198,7 +209,8 @@ def create_trainer(
         remove_unused_columns=False,
         label_names=["labels"],
         report_to=[],
-        disable_tqdm=False,
+        disable_tqdm=processes.number() > 0,
+        ddp_find_unused_parameters=False,
     )
     trainer = TokenWeightedTrainer(
         model=model,

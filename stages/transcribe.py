@@ -20,6 +20,7 @@ import torch
 from peft import PeftModel
 from tokenizers import Tokenizer
 
+from stages.lib import processes
 from stages.lib.adapter import changes_vision, load_adapter
 from stages.lib.decoding import Reading, transcribe
 from stages.lib.failures import run_stage
@@ -31,6 +32,7 @@ from stages.lib.model import find_model, load_base_model, read_tokenizer, specia
 from stages.lib.params import TranscribeParams, read_params
 from stages.lib.pictures import Pictures
 from stages.lib.probes import blank_key, exchange, printed_lines, probe_pictures, probe_samples
+from stages.lib.processes import start_processes
 from stages.lib.runtime import DTYPES, set_up
 from stages.lib.sequence import SpecialTokens
 from stages.lib.views import read_view_sizes
@@ -42,6 +44,8 @@ PREDICTIONS = Path("data/predictions")
 
 def main() -> None:
     params = read_params()
+    if start_processes("stages.transcribe", params.runtime.processes):
+        return
     device = set_up(params.runtime)
     samples = [sample for sample in read_metadata() if sample.split == "val"]
     cache = FeatureCache(FEATURES)
@@ -78,8 +82,11 @@ def main() -> None:
             readings[reader] = transcribe(
                 model, vision_tokens, tokenizer, special, params.transcribe, f"{reader} reads"
             )
-        write_predictions(PREDICTIONS / f"{reader}.jsonl", samples, readings[reader])
     probes_read = read_probes(model, samples, tokens_of, tokenizer, special, params.transcribe)
+    if processes.number():
+        return
+    for reader, read in readings.items():
+        write_predictions(PREDICTIONS / f"{reader}.jsonl", samples, read)
     write_text(PREDICTIONS / "probes.jsonl", probes_read)
     runaway = {reader: sum(reading.runaway for reading in read) for reader, read in readings.items()}
     print(

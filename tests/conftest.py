@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from transformers import UnlimitedOcrForConditionalGeneration
 
 from stages.lib.drawing import Hand, draw_line
 from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE
-from stages.lib.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens
+from stages.lib.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 from stages.lib.metadata import Sample
 from stages.lib.model import load_base_model, read_tokenizer, special_tokens
 from stages.lib.official import build_config
@@ -84,10 +89,37 @@ def feature_folder(
     writer = FeatureWriter(tmp_path_factory.mktemp("unfinished"), shard_mb=1)
     for sample, picture in zip(samples, pictures, strict=True):
         writer.add(sample.image_id, compute_vision_tokens(model, vision.views(picture)))
-    writer.finish(folder, {})
+    writer.flush()
+    finish_cache([writer.folder], folder, {})
     return folder
 
 
 @pytest.fixture
 def cache(feature_folder: Path) -> FeatureCache:
     return FeatureCache(feature_folder)
+
+
+@pytest.fixture
+def stage_folder(tmp_path: Path, model_folder: Path, pictures: list[Image.Image], samples: list[Sample]) -> Path:
+    """A folder in which `encode`, `train` and `transcribe` can run: params.yaml for a small run, pictures, metadata."""
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    edit_params(tmp_path, "model", name_or_path=str(model_folder))
+    edit_params(tmp_path, "train", batch_size=2, lora_r=2, lora_targets=["attention"], cer_lines=1)
+    edit_params(tmp_path, "runtime", device="cpu", threads=1)
+    (tmp_path / "data/processed").mkdir(parents=True)
+    rows = []
+    for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
+        path = f"data/processed/{sample.image_id}.png"
+        picture.save(tmp_path / path)
+        rows.append(asdict(replace(sample, image_path=path, split="val" if i == 3 else "train")))
+    (tmp_path / "data/processed/metadata.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    (tmp_path / "demo").symlink_to(ROOT / "demo")  # what the printed lines of lib/probes.py are drawn from
+    return tmp_path
+
+
+def edit_params(folder: Path, group: str, **values: Any) -> None:
+    """Set some values of a group of params.yaml."""
+    path = folder / "params.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content[group] |= values
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.lib.features import FeatureCache, FeatureWriter
+from stages.lib.features import FeatureCache, FeatureWriter, finish_cache
 
 
 def tokens(seed: int, count: int = 5) -> torch.Tensor:
@@ -19,7 +19,8 @@ def test_what_was_written_is_read_back_with_copies_behind_the_picture(tmp_path: 
     writer = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
     for key, seed in (("00001", 1), ("00001~1", 2), ("00002", 3)):
         writer.add(key, tokens(seed, 4 + seed))
-    writer.finish(tmp_path / "features", {"mode": "gundam"})
+    writer.flush()
+    finish_cache([writer.folder], tmp_path / "features", {"mode": "gundam"})
     cache = FeatureCache(tmp_path / "features")
     assert torch.equal(cache.tokens("00001~1"), tokens(2, 6))
     assert cache.count("00002") == 7
@@ -39,7 +40,8 @@ def test_complete_shards_survive_an_interruption_and_half_ones_do_not_count(tmp_
     assert "00001" in again
     assert "00002" not in again
     again.add("00002", tokens(2))
-    again.finish(tmp_path / "features", {})
+    again.flush()
+    finish_cache([again.folder], tmp_path / "features", {})
     assert torch.equal(FeatureCache(tmp_path / "features").tokens("00001"), tokens(1))
 
 
@@ -54,7 +56,8 @@ def test_killed_while_the_shards_are_moved_no_shard_is_overwritten(tmp_path: Pat
     again = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
     assert "00000" not in again and "00002" in again
     again.add("00000", tokens(0))
-    again.finish(tmp_path / "features", {})
+    again.flush()
+    finish_cache([again.folder], tmp_path / "features", {})
     cache = FeatureCache(tmp_path / "features")
     assert all(torch.equal(cache.tokens(f"0000{i}"), tokens(i)) for i in range(3))
     assert len(list((tmp_path / "features").glob("tokens-*"))) == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -10,14 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-import yaml
-from PIL import Image
+from conftest import edit_params
 
-from stages.lib.metadata import Sample
 from stages.lib.runtime import hash_file
 
 ROOT = Path(__file__).parent.parent
@@ -26,24 +22,12 @@ OUTPUTS = {"encode": "data/features", "train": "models/adapter", "transcribe": "
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, model_folder: Path, pictures: list[Image.Image], samples: list[Sample]) -> Path:
-    """A folder in which the stages from `encode` on can run."""
-    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    content["model"]["name_or_path"] = str(model_folder)
-    content["encode"]["copies"] = 60
-    content["train"] |= {"epochs": 0.5, "batch_size": 2, "lora_r": 2, "lora_dropout": 0.1, "cer_lines": 1}
-    content["train"] |= {"lora_targets": ["attention"], "evaluations": 4, "select": "loss"}
-    content["transcribe"] |= {"max_new_tokens": 30, "batch_size": 1}
-    content["runtime"] |= {"checkpoint_steps": 3, "device": "cpu", "threads": 1, "shard_mb": 1}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    (tmp_path / "data/processed").mkdir(parents=True)
-    rows = []
-    for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
-        path = f"data/processed/{sample.image_id}.png"
-        picture.save(tmp_path / path)
-        rows.append(asdict(replace(sample, image_path=path, split="val" if i == 3 else "train")))
-    (tmp_path / "data/processed/metadata.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    return tmp_path
+def workspace(stage_folder: Path) -> Path:
+    edit_params(stage_folder, "encode", copies=60)
+    edit_params(stage_folder, "train", epochs=0.5, lora_dropout=0.1, evaluations=4, select="loss")
+    edit_params(stage_folder, "transcribe", max_new_tokens=30, batch_size=1)
+    edit_params(stage_folder, "runtime", checkpoint_steps=3, shard_mb=1)
+    return stage_folder
 
 
 def start(stage: str, workspace: Path) -> subprocess.Popen[bytes]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from stages.lib.adapter import add_adapter, lora_config
 from stages.lib.decoding import transcribe
-from stages.lib.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens
+from stages.lib.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 from stages.lib.metadata import Sample
 from stages.lib.model import load_base_model, read_tokenizer, special_tokens
 from stages.lib.params import TrainParams, TranscribeParams, read_params
@@ -136,7 +136,8 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     writer = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
     for sample, picture in zip(samples, pictures, strict=True):
         writer.add(sample.image_id, compute_vision_tokens(whole, vision.views(picture)))
-    writer.finish(tmp_path / "features", {})
+    writer.flush()
+    finish_cache([writer.folder], tmp_path / "features", {})
     cache = FeatureCache(tmp_path / "features")
     dataset = CachedSamples(samples, cache, tokenizer, special, 2048, with_copies=True)
     collator = CachedVisionCollator(special)

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from stages.lib import processes
 from stages.lib.params import TranscribeParams
 from stages.lib.sequence import SpecialTokens, as_image_outputs, build_prompt_ids, pad_batch
 
@@ -63,7 +64,7 @@ def transcribe(
     order = sorted(range(len(vision_tokens)), key=lambda i: len(vision_tokens[i]))
     readings: dict[int, Reading] = {}
     with tqdm(total=len(order), desc=description, unit="line", disable=None if description else True) as progress:
-        for start in range(0, len(order), params.batch_size):
+        for start in processes.share(range(0, len(order), params.batch_size)):
             part = order[start : start + params.batch_size]
             tokens = [vision_tokens[i].to(model.device) for i in part]
             prompts = [build_prompt_ids(special, len(t)) for t in tokens]
@@ -87,6 +88,8 @@ def transcribe(
             for i, ids, log_probabilities in zip(part, answers, chances, strict=True):
                 readings[i] = _reading(ids, log_probabilities, tokenizer, special, params.max_new_tokens)
             progress.update(len(part))
+    for others in processes.gather(readings):
+        readings |= others
     return [readings[i] for i in range(len(vision_tokens))]
 
 

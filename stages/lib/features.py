@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from stages.lib.files import write_atomically, write_json
 from stages.lib.views import Views, ViewSizes, make_views
 
 INDEX = "index.json"
+SHARDS = "tokens-*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,10 @@ class FeatureWriter:
         self.limit_bytes = shard_mb * 1_000_000
         self.images: dict[str, dict[str, Any]] = {}
         self.pending: dict[str, torch.Tensor] = {}
-        self.shards = sorted(folder.glob("tokens-*.safetensors"))
+        self.shards = sorted(folder.glob(SHARDS))
         for shard in self.shards:
-            with safe_open(shard, "pt") as file:
-                for key in file.keys():  # noqa: SIM118 - a safetensors handle is no mapping
-                    self.images[key] = {"shard": shard.name, "tokens": file.get_slice(key).get_shape()[0]}
+            for key, tokens in read_counts(shard).items():
+                self.images[key] = {"shard": shard.name, "tokens": tokens}
 
     def __contains__(self, key: str) -> bool:
         return key in self.images
@@ -91,7 +92,7 @@ class FeatureWriter:
         if not self.pending:
             return
         number = 1 + max((int(shard.stem.partition("-")[2]) for shard in self.shards), default=-1)
-        shard = self.folder / f"tokens-{number:05d}.safetensors"
+        shard = self.folder / shard_name(number)
         with write_atomically(shard) as temporary:
             save_file(self.pending, temporary)
         for key, tokens in self.pending.items():
@@ -99,14 +100,30 @@ class FeatureWriter:
         self.shards.append(shard)
         self.pending = {}
 
-    def finish(self, folder: Path, origin: dict[str, Any]) -> None:
-        """Move the shards to an emptied `folder` and write the index, with `origin` saying what made them, last."""
-        self.flush()
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for shard in self.shards:
-            shard.replace(folder / shard.name)
-        write_json(folder / INDEX, {**origin, "images": dict(sorted(self.images.items()))})
+
+def finish_cache(parts: Sequence[Path], folder: Path, origin: dict[str, Any]) -> None:
+    """Move the shards of one or several writers' folders to an emptied `folder`, numbered through, and write the index
+    with `origin`, which says what made them, last."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    images: dict[str, dict[str, Any]] = {}
+    shards = [shard for part in parts for shard in sorted(part.glob(SHARDS))]
+    for number, shard in enumerate(shards):
+        name = shard_name(number)
+        for key, tokens in read_counts(shard).items():
+            images[key] = {"shard": name, "tokens": tokens}
+        shard.replace(folder / name)
+    write_json(folder / INDEX, {**origin, "images": dict(sorted(images.items()))})
+
+
+def read_counts(shard: Path) -> dict[str, int]:
+    """Number of vision tokens by key, from a shard's header alone."""
+    with safe_open(shard, "pt") as file:
+        return {key: file.get_slice(key).get_shape()[0] for key in file.keys()}  # noqa: SIM118 - not a mapping
+
+
+def shard_name(number: int) -> str:
+    return f"tokens-{number:05d}.safetensors"
 
 
 class FeatureCache:

@@ -126,6 +126,7 @@ class RuntimeParams(Group):
 
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     threads: int = Field(ge=0)
+    processes: int = Field(ge=1, description="of encode, train and transcribe; one per card")
     shard_mb: int = Field(ge=1)
     checkpoint_steps: int = Field(ge=1)
 

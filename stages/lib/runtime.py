@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from stages.lib import processes
 from stages.lib.params import RuntimeParams
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,7 +30,7 @@ def set_up(params: RuntimeParams) -> torch.device:
             raise RuntimeError(f"runtime.device is {params.device}, but torch {torch.__version__} sees no CUDA device")
         return device
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", processes.card())
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")

@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import TrainerCallback
 
+from stages.lib import processes
 from stages.lib.decoding import transcribe
 from stages.lib.files import write_text
 from stages.lib.metadata import Sample
@@ -66,16 +67,16 @@ class KeepBest(TrainerCallback):
         """Save the adapter when this evaluation is the best so far; ask for the end when patience has run out."""
         steps = [row["step"] for row in state.log_history if self.name in row]
         best = best_step(state.log_history, self.name)
-        if best == state.global_step:
+        if best == state.global_step and processes.number() == 0:
             folder = Path(args.output_dir) / f"best-{best}"
             model.save_pretrained(folder, save_embedding_layers=False)
             write_text(folder / WHOLE, "")
-        elif self.patience and len(steps) - 1 - steps.index(best) >= self.patience:
+        if self.patience and len(steps) - 1 - steps.index(best) >= self.patience:
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Remove what a resumed run can no longer need: all but the best that this checkpoint knows."""
-        if any(self.name in row for row in state.log_history):
+        if processes.number() == 0 and any(self.name in row for row in state.log_history):
             keep = f"best-{best_step(state.log_history, self.name)}"
             for folder in Path(args.output_dir).glob("best-*"):
                 if folder.name != keep:
@@ -83,6 +84,7 @@ class KeepBest(TrainerCallback):
 
     def best_folder(self, output: Path, history: Sequence[dict[str, Any]]) -> tuple[int, Path]:
         """(step, folder) of the adapter to keep."""
+        processes.wait_for_all()  # the first one writes it
         step = best_step(history, self.name)
         folder = output / f"best-{step}"
         if not (folder / WHOLE).exists():

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import Trainer, TrainerCallback
 
+from stages.lib import processes
 from stages.lib.adapter import load_adapter_weights
 from stages.lib.batches import LengthBuckets
 from stages.lib.failures import Refusal
@@ -129,6 +130,8 @@ class TokenWeightedTrainer(Trainer):
     ) -> Any:
         total, count = label_logits_loss(model, inputs)
         loss = total / (num_items_in_batch if num_items_in_batch is not None else count)
+        if num_items_in_batch is not None:
+            loss = loss * processes.count()  # gradients are averaged over processes, num_items is of all together
         if not torch.isfinite(loss):
             raise Refusal(
                 f"the loss is {float(loss.detach())} at step {self.state.global_step} in a batch with the samples "
@@ -139,7 +142,8 @@ class TokenWeightedTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
         samples: Any = self.train_dataset if train_dataset is None else train_dataset
-        return LengthBuckets(samples.lengths(), self.args.train_batch_size, int(self.args.data_seed or 0))
+        batch_size = self.args.train_batch_size * processes.count()
+        return LengthBuckets(samples.lengths(), batch_size, int(self.args.data_seed or 0))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_adapter_weights(self.model if model is None else model, Path(resume_from_checkpoint))
@@ -159,22 +163,31 @@ class TokenWeightedTrainer(Trainer):
         model: Any = self.model
         model.eval()
         total = count = 0.0
-        for batch in self.get_eval_dataloader(dataset):
+        own = Subset(dataset, processes.share(range(len(dataset))))
+        for batch in DataLoader(own, self.args.per_device_eval_batch_size, collate_fn=self.data_collator):
             loss, labels = label_logits_loss(model, self._prepare_inputs(batch))
             total, count = total + float(loss), count + float(labels)
         model.train()
-        return total / count
+        parts = processes.gather((total, count))
+        return float(sum(part[0] for part in parts) / sum(part[1] for part in parts))
 
 
 class MarkCompleteCheckpoints(TrainerCallback):
     """Writes the marker behind everything else of a checkpoint, so that a half one is never taken for whole."""
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
+        processes.wait_for_all()  # each writes its own random state
+        if processes.number() == 0:
+            write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; half ones are removed."""
+    """The newest checkpoint that is whole, the same for every process; half ones are removed."""
+    found: Path | None = processes.gather(_find_checkpoint(folder) if processes.number() == 0 else None)[0]
+    return found
+
+
+def _find_checkpoint(folder: Path) -> Path | None:
     complete: list[tuple[int, Path]] = []
     for path in folder.glob("checkpoint-*"):
         if (path / COMPLETE).exists():

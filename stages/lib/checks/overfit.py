@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from stages.lib.adapter import add_adapter, lora_config, needs_pictures
 from stages.lib.decoding import transcribe
-from stages.lib.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens
+from stages.lib.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 from stages.lib.findings import Finding, blocker, ready, warning
 from stages.lib.metadata import Sample
 from stages.lib.metrics import count_character_errors, micro_average
@@ -140,7 +140,8 @@ def _encode(
     writer = FeatureWriter(folder / "shards", params.runtime.shard_mb)
     for sample in samples:
         writer.add(sample.image_id, compute_vision_tokens(model, pictures.views(sample.image_id)))
-    writer.finish(folder / "features", {})
+    writer.flush()
+    finish_cache([writer.folder], folder / "features", {})
     return FeatureCache(folder / "features")
 
 

@@ -74,6 +74,7 @@ def find_model(name_or_path: str, revision: str | None, *, weights: bool = True)
     try:
         # One request without retries: snapshot_download alone keeps trying for half a minute without a network.
         get_hf_file_metadata(hf_hub_url(name_or_path, "config.json", revision=revision), timeout=PROBE_SECONDS)
+        print(f"model: fetching {name_or_path} into the hub's cache (DeepSeek-OCR is 6.7 GB, once)", flush=True)
         return Path(snapshot_download(name_or_path, revision=revision, allow_patterns=patterns))
     except HfHubHTTPError as error:
         raise ModelError(

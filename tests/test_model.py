@@ -194,6 +194,9 @@ def test_other_architectures_are_refused_by_name(broken: Path) -> None:
     path.write_text(json.dumps(config | {"model_type": "llava"}), encoding="utf-8")
     with pytest.raises(Refusal, match=r"'llava'.*deepseek_vl_v2, unlimited_ocr, deepseek_ocr2"):
         load_base_model(str(broken), dtype=torch.float32)
+    path.write_text(json.dumps(config | {"architectures": ["DeepseekOCR2ForCausalLM"]}), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"DeepseekOCR2ForCausalLM.*native layout: baidu/Unlimited-OCR, deepseek-comm"):
+        load_base_model(str(broken), dtype=torch.float32)
     del config["vision_config"]["width"]["sam_vit_b"]
     path.write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ModelError, match="lacks 'sam_vit_b'"):

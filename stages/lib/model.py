@@ -30,7 +30,7 @@ from transformers import (
 
 from stages.lib.failures import Refusal
 from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE, read_family
-from stages.lib.official import build_config
+from stages.lib.official import OFFICIAL_ARCHITECTURE, build_config
 from stages.lib.sequence import SpecialTokens
 
 VISION_MODULES = ("model.vision_tower", "model.multi_modal_projector")
@@ -74,6 +74,7 @@ def find_model(name_or_path: str, revision: str | None, *, weights: bool = True)
     try:
         # One request without retries: snapshot_download alone keeps trying for half a minute without a network.
         get_hf_file_metadata(hf_hub_url(name_or_path, "config.json", revision=revision), timeout=PROBE_SECONDS)
+        print(f"model: fetching {name_or_path} into the hub's cache (DeepSeek-OCR is 6.7 GB, once)", flush=True)
         return Path(snapshot_download(name_or_path, revision=revision, allow_patterns=patterns))
     except HfHubHTTPError as error:
         raise ModelError(
@@ -197,8 +198,15 @@ def read_config(folder: Path) -> PreTrainedConfig:
     family, path = read_family(folder), folder / "config.json"
     image = special_tokens(read_tokenizer(folder), family.prompt).image
     if family is FAMILIES[OFFICIAL_MODEL_TYPE]:
+        official = json.loads(path.read_text(encoding="utf-8"))
+        if official.get("architectures") != [OFFICIAL_ARCHITECTURE]:
+            relatives = ", ".join(relative.hub_id for relative in FAMILIES.values() if relative is not family)
+            raise ModelError(
+                f"{path}: architectures is {official.get('architectures')}, not [{OFFICIAL_ARCHITECTURE!r}]. Relatives "
+                f"of DeepSeek-OCR load from checkpoints in the native layout: {relatives}"
+            )
         try:
-            return build_config(json.loads(path.read_text(encoding="utf-8")), image)
+            return build_config(official, image)
         except KeyError as error:
             raise ModelError(
                 f"{path} lacks {error}; is it DeepSeek-OCR's and not another DeepSeek-VL2 model's?"

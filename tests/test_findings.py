@@ -57,7 +57,7 @@ def test_blockers_come_first_in_files_and_last_in_the_terminal() -> None:
 def test_the_last_line_says_ready_or_why_not() -> None:
     assert verdict(MIXED) == "NOT READY: 2 blockers (CONF-002, DATA-001); 1 warning (CONF-005)"
     assert verdict(MIXED[:2]) == "READY: 1 warning (CONF-005)"
-    assert verdict(MIXED[:1]) == "READY: 1 checks, nothing to mend"
+    assert verdict(MIXED[:1]) == "READY: 1 check, nothing to mend"
     assert is_ready(MIXED[:2]) and not is_ready(MIXED)
 
 

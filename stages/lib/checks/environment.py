@@ -22,6 +22,7 @@ from stages.lib.params import RuntimeParams
 
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"  # the one list of tested versions
 LEAST_PYTHON = (3, 11)
+LEAST_BF16 = (8, 0)  # compute capability with units for bfloat16; below it torch only emulates them
 PRIVATE_DETAILS = ("transformers", "peft")  # details of theirs are used that may change with any version
 GET_TORCH = "https://pytorch.org/get-started/locally/"
 LONGEST_OUTPUT = 110  # characters of .checkpoints/train/<16>/checkpoint-<5>/adapter_model.safetensors.<pid>.tmp
@@ -74,20 +75,20 @@ class EnvironmentFacts:
 def gather_environment(runtime: RuntimeParams | None, write_bytes: int = 0) -> EnvironmentFacts:
     """Look at this machine; without `runtime` (params.yaml cannot be read) as if nothing were asked for."""
     asked = runtime.device if runtime else "auto"
-    devices = ("cpu",)
+    devices: tuple[str, ...] = ("cpu",)
     if torch.cuda.is_available():
         devices = ("cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *devices)
     if torch.backends.mps.is_available():
         devices = ("mps", *devices)
     device = asked if asked in devices else devices[0]
     memory = psutil.virtual_memory()
-    listed = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]["dependencies"]
-    requirements = [Requirement(text) for text in listed]
+    listed = map(Requirement, tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]["dependencies"])
+    ranges = {requirement.name: str(requirement.specifier) for requirement in listed}
     return EnvironmentFacts(
         python=(sys.version_info.major, sys.version_info.minor, sys.version_info.micro),
         system=platform.system(),
-        versions={requirement.name: _installed(requirement.name) for requirement in requirements},
-        ranges={requirement.name: str(requirement.specifier) for requirement in requirements},
+        versions={name: _installed(name) for name in ranges},
+        ranges=ranges,
         cuda_build=torch.version.cuda,
         architectures=tuple(torch.cuda.get_arch_list()),
         card=_card(torch.device(device)) if device.startswith("cuda") else None,
@@ -116,8 +117,7 @@ def _installed(package: str) -> str | None:
 def _card(device: torch.device) -> Card:
     free, total = torch.cuda.mem_get_info(device)
     capability = torch.cuda.get_device_capability(device)
-    bf16 = capability >= (8, 0)  # below it torch only emulates it
-    return Card(torch.cuda.get_device_name(device), capability, bf16, free, total)
+    return Card(torch.cuda.get_device_name(device), capability, capability >= LEAST_BF16, free, total)
 
 
 def check_environment(facts: EnvironmentFacts) -> list[Finding]:

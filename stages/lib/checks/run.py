@@ -80,7 +80,7 @@ def _bytes_to_write(
         return 0
     copies = {"train": 1 + params.encode.copies, "val": 1}
     tokens = sum(limit.count_vision_tokens(one.width, one.height) * copies[one.split] for one in samples)
-    width = model.config.text_config.hidden_size * DTYPES[params.model.dtype].itemsize
+    width: int = model.config.text_config.hidden_size * DTYPES[params.model.dtype].itemsize
     return facts.to_download + tokens * width + facts.adapter_weights * CHECKPOINT_BYTES
 
 

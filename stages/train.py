@@ -27,7 +27,8 @@ from peft import PeftModel
 from transformers import TrainingArguments, set_seed
 
 from stages.lib.adapter import add_adapter, lora_config, needs_pictures, save_adapter
-from stages.lib.checks.environment import check_environment, gather_environment
+from stages.lib.checks.environment import check_environment
+from stages.lib.checks.machine import gather_environment
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.features import FeatureCache, VisionInput
 from stages.lib.files import write_json, write_text

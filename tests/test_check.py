@@ -196,7 +196,7 @@ def test_the_gate_runs_when_asked_for_and_only_without_another_blocker(
 def test_foreign_packages_end_the_report_before_they_are_imported(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.lib.checks.environment._installed", lambda package: "0.0.1")
+    monkeypatch.setattr("stages.lib.checks.machine._installed", lambda package: "0.0.1")
     monkeypatch.setitem(sys.modules, "stages.lib.checks.run", None)  # importing it would now fail
     findings = check.inspect()
     assert {one.code for one in findings if one.level == "blocker"} == {"ENV-002"}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from stages.lib.checks.environment import Card, EnvironmentFacts, check_environment, gather_environment, runs_on
-from stages.lib.params import RuntimeParams
+from stages.lib.checks.environment import check_environment, runs_on
+from stages.lib.checks.machine import Card, EnvironmentFacts
 
 BLACKWELL = Card("NVIDIA GeForce RTX 5060 Ti", (12, 0), True, 15 * 10**9, 16 * 10**9)
 CU124 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
@@ -103,17 +103,3 @@ def test_machine_code_and_portable_code_run_where_cuda_says(
     architectures: tuple[str, ...], capability: tuple[int, int], expected: bool
 ) -> None:
     assert runs_on(architectures, capability) is expected
-
-
-def test_this_machine_is_described_and_can_run_the_tests() -> None:
-    runtime = RuntimeParams(device="cpu", threads=1, shard_mb=1, checkpoint_steps=1)
-    facts = gather_environment(runtime, write_bytes=1)
-    assert facts.device == "cpu" and facts.card is None
-    assert {"torch", "transformers", "peft", "accelerate"} <= facts.versions.keys()
-    assert all(facts.ranges[name] for name in ("torch", "transformers", "peft", "accelerate"))
-    assert facts.memory_bytes >= facts.free_memory_bytes > 0
-    assert not any(finding.level == "blocker" for finding in check_environment(facts))
-
-
-def test_without_parameters_the_machine_is_still_described() -> None:
-    assert gather_environment(None).asked_device == "auto"

@@ -180,8 +180,8 @@ def _tensors(facts: ModelFacts) -> Iterator[Finding]:
         yield blocker("MODEL-004", f"a weight file is not whole: {facts.broken}", again)
         return
     if facts.files is None:
-        seen = "the weights are not here yet, and their headers cannot be read"
-        yield warning("MODEL-004", seen, "connect to the network, or download the checkpoint into a folder")
+        remedy = "connect to the network, or download the checkpoint into a folder"
+        yield warning("MODEL-004", "the weights are not here yet, and their headers cannot be read", remedy)
         return
     missing = sorted(facts.expected.keys() - facts.files.keys())
     unknown = sorted(facts.files.keys() - facts.expected.keys() - {UNUSED_OFFICIAL})

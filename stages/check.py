@@ -17,7 +17,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from stages.lib.checks.environment import check_environment, gather_environment
+from stages.lib.checks.environment import check_environment
+from stages.lib.checks.machine import gather_environment
 from stages.lib.failures import run_stage
 from stages.lib.files import write_json, write_text
 from stages.lib.findings import Finding, as_json, as_markdown, as_text, blocker, is_ready, ready, verdict

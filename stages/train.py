@@ -29,7 +29,8 @@ from transformers import TrainingArguments, set_seed
 
 from stages.lib import processes
 from stages.lib.adapter import add_adapter, load_adapter_weights, lora_config, needs_pictures, save_adapter
-from stages.lib.checks.environment import check_environment, gather_environment
+from stages.lib.checks.environment import check_environment
+from stages.lib.checks.machine import gather_environment
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.families import read_family
 from stages.lib.features import FeatureCache, VisionInput, compute_vision_tokens

@@ -16,7 +16,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 REAL = ROOT.parent / "shared" / "real-handwriting"
-STAGES = ("prepare", "encode", "train", "transcribe", "evaluate")
+STAGES = ("prepare", "check", "encode", "train", "transcribe", "evaluate")
 
 
 def run(folder: Path, *command: str, code: int = 0) -> str:
@@ -95,12 +95,12 @@ def test_the_report_stands_alone_and_shows_every_validation_line(demo: Path) -> 
     assert all(sample["image_id"] in html for sample in samples if sample["split"] == "val")
 
 
-def test_a_lora_parameter_re_runs_training_and_what_follows_and_nothing_before(demo: Path) -> None:
+def test_a_lora_parameter_re_runs_check_and_training_and_what_follows_but_not_encode(demo: Path) -> None:
     before = (demo / "metrics/evaluation.json").read_bytes()
     original = (demo / "params.yaml").read_text(encoding="utf-8")
     edit_params(demo, train={"lora_alpha": 1})
     assert "train.lora_alpha" in run(demo, "dvc", "params", "diff")
-    assert ran(run(demo, "dvc", "repro")) == ["train", "transcribe", "evaluate"]
+    assert ran(run(demo, "dvc", "repro")) == ["check", "train", "transcribe", "evaluate"]
     assert (demo / "metrics/evaluation.json").read_bytes() != before
     (demo / "params.yaml").write_text(original, encoding="utf-8")
     run(demo, "dvc", "repro")
@@ -145,7 +145,7 @@ def test_a_bad_file_is_named_the_rest_is_read_and_the_exit_code_says_so(demo: Pa
 def test_a_broken_parameter_stops_before_anything_runs(demo: Path) -> None:
     original = (demo / "params.yaml").read_text(encoding="utf-8")
     edit_params(demo, train={"learning_rate": "1e-4", "lora_rank": 4})
-    output = run(demo, "dvc", "repro", code=255)
+    output = " ".join(run(demo, "dvc", "repro", code=255).split())
     assert "train.lora_rank: unknown key" in output and "write the number with a dot" in output
     (demo / "params.yaml").write_text(original, encoding="utf-8")
 

@@ -125,14 +125,14 @@ def refuse_blockers(findings: Sequence[Finding]) -> None:
 def verdict(findings: Sequence[Finding]) -> str:
     """One line: READY, or NOT READY and why."""
     named = {level: [one.code for one in sort_findings(findings) if one.level == level] for level in LEVELS}
-    parts = [_count(codes, level) for level, codes in named.items() if codes and level != "ready"]
+    parts = [
+        f"{count(len(codes), level)} ({', '.join(dict.fromkeys(codes))})"
+        for level, codes in named.items()
+        if codes and level != "ready"
+    ]
     if is_ready(findings):
-        return "READY: " + ("; ".join(parts) if parts else f"{len(findings)} checks, nothing to mend")
+        return "READY: " + ("; ".join(parts) if parts else f"{count(len(findings), 'check')}, nothing to mend")
     return "NOT READY: " + "; ".join(parts)
-
-
-def _count(codes: list[str], level: str) -> str:
-    return f"{len(codes)} {level}{'s' if len(codes) > 1 else ''} ({', '.join(dict.fromkeys(codes))})"
 
 
 def as_text(findings: Sequence[Finding]) -> str:
@@ -179,3 +179,8 @@ def _cell(text: str) -> str:
 def gigabytes(number: float) -> str:
     """Bytes as "3.1 GB", small numbers as "12 MB"."""
     return f"{number / 1e9:.1f} GB" if number >= 1e8 else f"{number / 1e6:.0f} MB"
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: "1 line", "2 lines"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,11 @@ class FoundModel:
 def gather_model(params: Params) -> tuple[ModelFacts, FoundModel | None]:
     """Look for the base model and read its small files; None when there is no model to go on with."""
     name, revision = params.model.name_or_path, params.model.revision
-    known = {"name_or_path": name, "revision": revision, "is_folder": Path(name).is_dir()}
+    known = ModelFacts(name, revision, is_folder=Path(name).is_dir())
     try:
         folder = find_model(name, revision, weights=False)
     except Refusal as error:
-        return ModelFacts(**known, unreachable=str(error)), None
+        return replace(known, unreachable=str(error)), None
     try:
         if not (folder / "tokenizer.json").exists():
             raise Refusal(f"{folder.as_posix()} holds no tokenizer.json")
@@ -85,7 +85,7 @@ def gather_model(params: Params) -> tuple[ModelFacts, FoundModel | None]:
         with torch.device("meta"):
             model = model_class(config)._from_config(config)
     except (Refusal, OSError, ValueError) as error:
-        return ModelFacts(**known, unreadable=str(error)), None
+        return replace(known, unreadable=str(error)), None
     try:
         files, to_download = _read_headers(folder, name, revision)
         broken = ""
@@ -99,8 +99,8 @@ def gather_model(params: Params) -> tuple[ModelFacts, FoundModel | None]:
         attention=("sdpa", "eager") if model._supports_sdpa else ("eager",),
         matched={target: count_matches(model, params.train, target) for target in params.train.lora_targets},
     )
-    facts = ModelFacts(
-        **known,
+    facts = replace(
+        known,
         model_type=model_type,
         files=files,
         broken=broken,
@@ -180,8 +180,8 @@ def _tensors(facts: ModelFacts) -> Iterator[Finding]:
         yield blocker("MODEL-004", f"a weight file is not whole: {facts.broken}", again)
         return
     if facts.files is None:
-        seen = "the weights are not here yet, and their headers cannot be read"
-        yield warning("MODEL-004", seen, "connect to the network, or download the checkpoint into a folder")
+        remedy = "connect to the network, or download the checkpoint into a folder"
+        yield warning("MODEL-004", "the weights are not here yet, and their headers cannot be read", remedy)
         return
     missing = sorted(facts.expected.keys() - facts.files.keys())
     unknown = sorted(facts.files.keys() - facts.expected.keys() - {UNUSED_OFFICIAL})

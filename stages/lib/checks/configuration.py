@@ -106,11 +106,9 @@ def _warmup(facts: ConfigurationFacts) -> Iterator[Finding]:
 def _checkpoints(facts: ConfigurationFacts) -> Iterator[Finding]:
     schedule = facts.schedule
     seen = f"every {schedule.checkpoint_interval} of {schedule.steps} optimizer steps"
-    if schedule.checkpoints_before_end == 0:
+    if schedule.checkpoints_before_end == 0 and schedule.steps >= FEW_STEPS:
         yield warning(
-            "CONF-005",
-            f"{seen}: none before the end",
-            f"set runtime.checkpoint_steps to {max(1, schedule.steps // 4)} or so",
+            "CONF-005", f"{seen}: none before the end", f"set runtime.checkpoint_steps to {schedule.steps // 4}"
         )
     else:
         yield ready("CONF-005", f"{seen}: {schedule.checkpoints_before_end} before the end")

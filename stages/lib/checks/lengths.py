@@ -36,8 +36,8 @@ def measure_lengths(samples: Sequence[Sample], limit: SequenceLimit) -> Lengths:
     measured = []
     for sample in samples:
         vision = limit.count_vision_tokens(sample.width, sample.height)
-        ids, labels = build_training_ids(limit.tokenizer, limit.special, vision, sample.text, NO_LIMIT)
-        measured.append((len(ids), vision, sum(label != IGNORED_LABEL for label in labels)))
+        ids, targets = build_training_ids(limit.tokenizer, limit.special, vision, sample.text, NO_LIMIT)
+        measured.append((len(ids), vision, sum(target != IGNORED_LABEL for target in targets)))
     place = measured.index(max(measured))
     longest, vision, labels = measured[place]
     aspects = sorted(sample.width / sample.height for sample in samples)
@@ -46,8 +46,8 @@ def measure_lengths(samples: Sequence[Sample], limit: SequenceLimit) -> Lengths:
         sample=samples[place],
         vision=vision,
         labels=labels,
-        answer=max(labels for *_, labels in measured),
-        prompt=max(total - labels for total, _, labels in measured),
+        answer=max(text for *_, text in measured),
+        prompt=max(total - text for total, _, text in measured),
         aspect=aspects[len(aspects) // 2],
     )
 

@@ -10,8 +10,9 @@ from PIL import Image
 from stages.lib.adapter import needs_pictures
 from stages.lib.checks.base_model import FoundModel, ModelFacts, check_base_model, check_memory, gather_model
 from stages.lib.checks.configuration import ConfigurationFacts, check_configuration
-from stages.lib.checks.environment import EnvironmentFacts, check_environment, gather_environment
+from stages.lib.checks.environment import check_environment
 from stages.lib.checks.lengths import Lengths, look_at_characters, measure_lengths
+from stages.lib.checks.machine import EnvironmentFacts, gather_environment
 from stages.lib.checks.overfit import check_overfit, choose_lines, overfit
 from stages.lib.checks.samples import SampleFacts, check_samples, find_copies, find_missing, read_rejections
 from stages.lib.findings import Finding, is_ready
@@ -80,7 +81,7 @@ def _bytes_to_write(
         return 0
     copies = {"train": 1 + params.encode.copies, "val": 1}
     tokens = sum(limit.count_vision_tokens(one.width, one.height) * copies[one.split] for one in samples)
-    width = model.config.text_config.hidden_size * DTYPES[params.model.dtype].itemsize
+    width: int = model.config.text_config.hidden_size * DTYPES[params.model.dtype].itemsize
     return facts.to_download + tokens * width + facts.adapter_weights * CHECKPOINT_BYTES
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from stages.lib.checks.lengths import Lengths
 from stages.lib.duplicates import Picture, find_same_pictures, fingerprint
-from stages.lib.findings import Finding, blocker, ready, warning
+from stages.lib.findings import Finding, blocker, count, ready, warning
 from stages.lib.images import open_image
 from stages.lib.metadata import Sample
 from stages.lib.splits import SplitSample, find_contained
@@ -81,9 +81,10 @@ def _counts(facts: SampleFacts) -> Iterator[Finding]:
     for split, name in (("train", "training"), ("val", "validation")):
         side = facts.side(split)
         pages, characters = len(_page_names(side)), sum(len(grapheme_clusters(one.text)) for one in side)
-        parts.append(f"{name}: {len(side)} lines on {pages} pages, {characters:,} characters")
+        numbers = f"{count(len(side), 'line')} on {count(pages, 'page')}, {count(characters, 'character')}"
+        parts.append(f"{name}: {numbers}")
     hands = len({sample.hand for sample in facts.samples})
-    yield ready("DATA-001", "; ".join(parts) + f"; {hands} hand{'s' if hands > 1 else ''}")
+    yield ready("DATA-001", "; ".join([*parts, count(hands, "hand")]))
 
 
 def _validation(facts: SampleFacts) -> Iterator[Finding]:
@@ -91,10 +92,10 @@ def _validation(facts: SampleFacts) -> Iterator[Finding]:
     pages = len(_page_names(val))
     remedy = "add pages; until then read the predictions yourself and trust no rate"
     if len(val) == 1:
-        seen = f"1 validation line beside {len(train)} training lines: an interval is impossible"
+        seen = f"1 validation line beside {count(len(train), 'training line')}: an interval is impossible"
         yield warning("DATA-002", seen, remedy)
     elif pages < facts.min_pages:
-        seen = f"{pages} validation pages, evaluate.min_pages is {facts.min_pages}: no interval will be given"
+        seen = f"{count(pages, 'validation page')}, evaluate.min_pages is {facts.min_pages}: no interval will be given"
         yield warning("DATA-002", seen, remedy)
     else:
         yield ready("DATA-002", f"{len(val)} validation lines on {pages} pages: rates will have an interval")
@@ -146,7 +147,7 @@ def _pages(facts: SampleFacts) -> Iterator[Finding]:
 def _unseen(facts: SampleFacts) -> Iterator[Finding]:
     known = {character for sample in facts.side("train") for character in to_nfc(sample.text)}
     validated = Counter(character for sample in facts.side("val") for character in to_nfc(sample.text))
-    unseen = {character: count for character, count in validated.items() if character not in known}
+    unseen = {character: times for character, times in validated.items() if character not in known}
     if unseen:
         share = sum(unseen.values()) / validated.total()
         yield warning(
@@ -184,7 +185,7 @@ def _rejected(facts: SampleFacts) -> Iterator[Finding]:
     rejected = facts.rejected.total()
     share = rejected / (rejected + len(facts.samples))
     if rejected:
-        reasons = ", ".join(f"{count} x {kind}" for kind, count in sorted(facts.rejected.items()))
+        reasons = ", ".join(f"{times} x {kind}" for kind, times in sorted(facts.rejected.items()))
         yield warning("DATA-010", f"{rejected} ({share:.0%}): {reasons}", "read metrics/rejected.csv and mend data/raw")
     else:
         yield ready("DATA-010", "none")

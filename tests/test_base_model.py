@@ -1,0 +1,186 @@
+"""The base model by its small files and headers: every finding provoked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import UnlimitedOcrForConditionalGeneration
+
+from stages.imitate import IMAGE_ID, official_config
+from stages.lib.checks.base_model import (
+    FoundModel,
+    ModelFacts,
+    check_base_model,
+    check_memory,
+    count_matches,
+    gather_model,
+)
+from stages.lib.findings import Finding
+from stages.lib.memory import Memory
+from stages.lib.official import UNUSED_OFFICIAL, build_config, official_tensors
+from stages.lib.params import Params, read_params
+
+ROOT = Path(__file__).parent.parent
+GB = 10**9
+SHAPES = {"model.embed_tokens.weight": (341, 64), "lm_head.weight": (341, 64)}
+GOOD = ModelFacts(
+    "deepseek-ai/DeepSeek-OCR",
+    "9f30c71f441d010e5429c532364a86705536c53a",
+    is_folder=False,
+    model_type="deepseek_vl_v2",
+    files=SHAPES,
+    expected=SHAPES,
+    weights=2_935_000_000,
+    adapter_weights=4_000_000,
+    vocabulary=128900,
+    embedding=129280,
+)
+
+
+def params(**groups: dict[str, Any]) -> Params:
+    whole = read_params(ROOT / "params.yaml")
+    return whole.model_copy(update={k: getattr(whole, k).model_copy(update=v) for k, v in groups.items()})
+
+
+def found(findings: list[Finding]) -> dict[str, str]:
+    return {finding.code: finding.level for finding in findings if finding.level != "ready"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "level"),
+    [
+        ({"unreachable": "not in the cache and no network"}, "MODEL-001", "blocker"),
+        ({"unreachable": "needs its 40-digit commit", "revision": None}, "MODEL-002", "blocker"),
+        ({"is_folder": True}, "MODEL-002", "warning"),
+        ({"unreadable": "model_type 'llama' is not one that ownhand knows"}, "MODEL-003", "blocker"),
+        ({"files": {"lm_head.weight": (341, 64)}}, "MODEL-004", "blocker"),
+        ({"files": {**SHAPES, "model.visual.head.weight": (8,)}}, "MODEL-004", "blocker"),
+        ({"files": {**SHAPES, "lm_head.weight": (341, 32)}}, "MODEL-004", "blocker"),
+        ({"files": {**SHAPES, "x": (1,)}, "model_type": "deepseek_ocr2"}, "MODEL-004", "warning"),
+        ({"files": None}, "MODEL-004", "warning"),
+        ({"broken": "incomplete header", "files": None}, "MODEL-004", "blocker"),
+        ({"adapter_weights": 400_000_000}, "MODEL-006", "warning"),
+        ({"vocabulary": 129281}, "MODEL-007", "blocker"),
+    ],
+)
+def test_each_fault_is_found_and_nothing_else(changes: dict[str, Any], code: str, level: str) -> None:
+    findings = check_base_model(replace(GOOD, **changes), "cuda")
+    assert found(findings) == {code: level}
+    assert all(one.remedy for one in findings if one.level != "ready")
+
+
+def test_the_official_file_may_hold_the_matrix_that_its_own_code_never_uses() -> None:
+    assert found(check_base_model(replace(GOOD, files={**SHAPES, UNUSED_OFFICIAL: (1024, 3, 14, 14)}), "cuda")) == {}
+
+
+def test_a_large_model_on_a_cpu_is_named_and_a_small_one_is_not() -> None:
+    assert found(check_base_model(GOOD, "cpu")) == {"ENV-011": "warning"}
+    assert found(check_base_model(replace(GOOD, weights=2_600_000), "cpu")) == {}
+
+
+@pytest.mark.parametrize(
+    ("total", "device_total", "free", "level"),
+    [
+        (8 * GB, 16 * GB, 15 * GB, None),
+        (17 * GB, 16 * GB, 15 * GB, "blocker"),
+        (int(14.5 * GB), 16 * GB, 16 * GB, "warning"),  # tight
+        (8 * GB, 16 * GB, 6 * GB, "warning"),  # another program has the rest
+    ],
+)
+def test_memory_is_compared_with_the_device(total: int, device_total: int, free: int, level: str | None) -> None:
+    findings = check_memory(Memory(weights=total), "cuda", device_total, free, params())
+    assert found(findings) == ({} if level is None else {"MODEL-005": level})
+
+
+def test_what_lowers_memory_is_named_only_where_it_is_not_done_yet() -> None:
+    remedy = check_memory(Memory(weights=20 * GB), "cuda", 16 * GB, 16 * GB, params())[0].remedy
+    assert "gradient_checkpointing" in remedy and "bfloat16" in remedy and "experts" in remedy
+    lean = params(
+        train={"gradient_checkpointing": True, "batch_size": 1, "lora_targets": ["attention"]},
+        model={"dtype": "bfloat16"},
+        encode={"mode": "base"},
+    )
+    assert check_memory(Memory(weights=20 * GB), "cuda", 16 * GB, 16 * GB, lean)[0].remedy == (
+        "use a device with more memory"
+    )
+
+
+def gather(folder: Path, **train: Any) -> tuple[ModelFacts, FoundModel | None]:
+    return gather_model(params(model={"name_or_path": str(folder)}, train=train))
+
+
+@pytest.fixture
+def copy(tmp_path: Path, model_folder: Path) -> Path:
+    return Path(shutil.copytree(model_folder, tmp_path / "copy"))
+
+
+def test_a_whole_checkpoint_is_described_without_reading_a_weight(model_folder: Path) -> None:
+    facts, model = gather(model_folder)
+    stored = load_file(model_folder / "model.safetensors")
+    assert facts.files == facts.expected == {name: tuple(tensor.shape) for name, tensor in stored.items()}
+    assert facts.weights == sum(tensor.numel() for tensor in stored.values())
+    assert facts.vocabulary == facts.embedding and facts.adapter_weights > 0
+    assert model is not None and min(model.limits.matched.values()) > 0
+    assert found(check_base_model(facts, "cpu")) == {}
+
+
+@pytest.mark.parametrize("change", ["drop", "add", "reshape"])
+def test_weights_that_do_not_fit_are_named(copy: Path, change: str) -> None:
+    stored = load_file(copy / "model.safetensors")
+    if change == "drop":
+        del stored["lm_head.weight"]
+    elif change == "add":
+        stored["lm_head.bias"] = torch.zeros(3)
+    else:
+        stored["lm_head.weight"] = stored["lm_head.weight"][:5].clone()
+    save_file(stored, copy / "model.safetensors")
+    findings = check_base_model(gather(copy)[0], "cpu")
+    assert found(findings) == {"MODEL-004": "blocker"}
+    assert "lm_head" in next(one.seen for one in findings if one.code == "MODEL-004")
+
+
+def test_a_cut_weight_file_is_named(copy: Path) -> None:
+    whole = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert found(check_base_model(gather(copy)[0], "cpu")) == {"MODEL-004": "blocker"}
+
+
+@pytest.mark.parametrize("broken", ["no config", "no tokenizer", "broken json", "foreign"])
+def test_broken_small_files_are_one_finding_and_no_traceback(copy: Path, broken: str) -> None:
+    if broken == "no config":
+        (copy / "config.json").unlink()
+    elif broken == "no tokenizer":
+        (copy / "tokenizer.json").unlink()
+    elif broken == "broken json":
+        (copy / "config.json").write_text("{")
+    else:
+        (copy / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    facts, model = gather(copy)
+    assert model is None
+    assert found(check_base_model(facts, "cpu")) == {"MODEL-003": "blocker"}
+
+
+def test_a_name_that_is_no_folder_and_no_hub_id_is_unreachable() -> None:
+    facts, model = gather(Path("models/elsewhere"))
+    assert model is None and found(check_base_model(facts, "cpu")) == {"MODEL-001": "blocker"}
+    facts, _ = gather_model(params(model={"name_or_path": "deepseek-ai/DeepSeek-OCR", "revision": None}))
+    assert found(check_base_model(facts, "cpu")) == {"MODEL-002": "blocker"}
+
+
+def test_every_lora_target_matches_the_full_model() -> None:
+    with torch.device("meta"):
+        model = UnlimitedOcrForConditionalGeneration(build_config(official_config(12), IMAGE_ID))
+    train = read_params(ROOT / "params.yaml").train
+    assert count_matches(model, train, "attention") == 12 * 4
+    assert count_matches(model, train, "mlp") == 12 * 3  # the dense layer, and shared experts of the other 11
+    assert count_matches(model, train, "experts") == 11 * 2
+    assert count_matches(model, train, "projector") == 1
+    assert count_matches(model, train, "vision") > 100
+    assert len(official_tensors(model)) == 2709

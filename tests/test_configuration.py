@@ -1,0 +1,99 @@
+"""The parameters against samples, model and device: every finding provoked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.lib.checks.configuration import ConfigurationFacts, ModelLimits, check_configuration
+from stages.lib.checks.lengths import Lengths
+from stages.lib.findings import Finding
+from stages.lib.metadata import Sample
+from stages.lib.params import Params, read_params
+
+ROOT = Path(__file__).parent.parent
+LINE = Sample("00001", "a.jpg", "текст", "a.jpg", "p", "", 600, 60, "train", "")
+LENGTHS = Lengths(longest=900, sample=LINE, vision=700, labels=40, answer=60, prompt=710, aspect=5.0)
+LIMITS = ModelLimits(("base", "gundam"), 9, 8192, ("sdpa", "eager"), {"attention": 48, "experts": 22})
+
+
+def params(**groups: dict[str, Any]) -> Params:
+    whole = read_params(ROOT / "params.yaml")
+    changed = {name: getattr(whole, name).model_copy(update=values) for name, values in groups.items()}
+    return whole.model_copy(update=changed)
+
+
+def facts(**changes: Any) -> ConfigurationFacts:
+    groups = {name: changes.pop(name) for name in tuple(changes) if name in Params.model_fields}
+    good = ConfigurationFacts(params(**groups), "cuda", True, lines=150, lengths=LENGTHS, limits=LIMITS)
+    return replace(good, **changes)
+
+
+def found(case: ConfigurationFacts) -> dict[str, Finding]:
+    return {finding.code: finding for finding in check_configuration(case) if finding.level != "ready"}
+
+
+def test_the_demos_parameters_have_nothing_to_mend() -> None:
+    assert found(facts()) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "level"),
+    [
+        ({"train": {"batch_size": 2000}, "encode": {"copies": 9}}, "CONF-002", "blocker"),
+        ({"train": {"batch_size": 64, "accumulation": 40, "epochs": 50.0}}, "CONF-003", "warning"),
+        ({"train": {"warmup_steps": 300}}, "CONF-004", "blocker"),
+        ({"train": {"warmup_steps": 255, "warmup_share": 0.0}}, "CONF-004", "blocker"),
+        ({"runtime": {"checkpoint_steps": 500}}, "CONF-005", "warning"),
+        ({"train": {"evaluations": 1}}, "CONF-006", "warning"),
+        ({"train": {"evaluations": 999}}, "CONF-006", "warning"),
+        ({"model": {"dtype": "float16"}}, "CONF-007", "blocker"),
+        ({"model": {"dtype": "float16"}, "bf16": False}, "CONF-007", "warning"),
+        ({"model": {"dtype": "bfloat16"}, "bf16": False}, "CONF-008", "blocker"),
+        ({"encode": {"mode": "large"}}, "CONF-009", "blocker"),
+        ({"encode": {"max_tiles": 12}}, "CONF-010", "warning"),
+        ({"lengths": replace(LENGTHS, longest=9000), "train": {"max_tokens": 9999}}, "CONF-011", "blocker"),
+        ({"train": {"max_tokens": 9999}}, "CONF-011", "warning"),
+        ({"lengths": replace(LENGTHS, prompt=8000)}, "CONF-011", "warning"),
+        ({"limits": replace(LIMITS, matched={"attention": 48, "experts": 0})}, "CONF-012", "blocker"),
+        ({"limits": replace(LIMITS, attention=("eager",))}, "CONF-013", "blocker"),
+        ({"lengths": replace(LENGTHS, answer=400)}, "CONF-015", "warning"),
+        ({"encode": {"mode": "small"}, "limits": replace(LIMITS, modes=("small",))}, "CONF-016", "warning"),
+    ],
+)
+def test_each_fault_is_found(changes: dict[str, Any], code: str, level: str) -> None:
+    findings = found(facts(**changes))
+    assert findings[code].level == level
+    assert findings[code].seen and findings[code].remedy
+    if code != "CONF-002":  # a batch that the set cannot fill has consequences of its own
+        assert findings.keys() == {code}
+
+
+def test_a_run_of_few_steps_is_named() -> None:
+    case = facts(
+        lines=20, encode={"copies": 0}, train={"epochs": 5.0, "evaluations": 2}, runtime={"checkpoint_steps": 3}
+    )
+    assert found(case).keys() == {"CONF-014"}
+    assert "2 an epoch x 5 epochs = 10" in found(case)["CONF-014"].seen
+
+
+def test_arithmetic_is_shown() -> None:
+    seen = {finding.code: finding.seen for finding in check_configuration(facts(encode={"copies": 1}))}
+    assert seen["CONF-014"] == "19 an epoch x 3 epochs = 57"
+    assert seen["CONF-003"] == "16 x 1 = 16 sequences a step, of 300"
+    assert seen["CONF-004"] == "6 of 57 optimizer steps (11%)"
+    assert "every 9 of 57 optimizer steps: 6 in all" in seen["CONF-006"]
+
+
+def test_without_samples_or_model_the_rest_is_still_checked() -> None:
+    case = ConfigurationFacts(params(model={"dtype": "float16"}), "cpu", True)
+    assert found(case).keys() == {"CONF-007"}
+    assert found(replace(case, limits=replace(LIMITS, modes=("base",)))).keys() == {"CONF-007", "CONF-009"}
+
+
+def test_squashing_does_not_matter_for_square_pictures() -> None:
+    square = replace(LENGTHS, aspect=1.2)
+    assert found(facts(encode={"mode": "small"}, lengths=square, limits=replace(LIMITS, modes=("small",)))) == {}

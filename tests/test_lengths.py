@@ -1,0 +1,56 @@
+"""Lengths: the same tokens that training will see, from text and size alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from stages.lib.checks.lengths import look_at_characters, measure_lengths
+from stages.lib.features import FeatureCache, VisionInput
+from stages.lib.fit import SequenceLimit
+from stages.lib.metadata import Sample
+from stages.lib.model import read_tokenizer
+from stages.lib.sequence import SpecialTokens
+from stages.lib.training import CachedSamples
+
+
+@pytest.fixture
+def limit(model_folder: Path, special: SpecialTokens, vision: VisionInput) -> SequenceLimit:
+    return SequenceLimit(read_tokenizer(model_folder), special, vision.sizes, vision.mode, vision.max_tiles, 512)
+
+
+def test_the_longest_sequence_is_that_of_the_training_set(
+    limit: SequenceLimit,
+    samples: list[Sample],
+    pictures: list[Image.Image],
+    cache: FeatureCache,
+    special: SpecialTokens,
+) -> None:
+    sized = [
+        replace(one, width=picture.width, height=picture.height) for one, picture in zip(samples, pictures, strict=True)
+    ]
+    trained = CachedSamples(samples, cache, limit.tokenizer, special, 512, with_copies=False)
+    lengths = measure_lengths(sized, limit)
+    longest = max(trained.rows, key=lambda row: len(row["input_ids"]))
+    assert lengths.longest == len(longest["input_ids"])
+    assert lengths.sample.image_id == longest["image_id"]
+    assert lengths.vision == longest["input_ids"].count(special.image)
+    assert lengths.labels == sum(label >= 0 for label in longest["labels"])
+    assert lengths.answer == max(sum(label >= 0 for label in row["labels"]) for row in trained.rows)
+    assert lengths.prompt == max(sum(label < 0 for label in row["labels"]) for row in trained.rows)
+
+
+def test_characters_of_several_tokens_are_counted(limit: SequenceLimit, samples: list[Sample]) -> None:
+    odd = replace(samples[0], text="☃☃ა мама")
+    assert look_at_characters([odd], limit) == ({"☃": 2, "ა": 1}, ())
+
+
+def test_characters_that_do_not_come_back_are_lost(limit: SequenceLimit, samples: list[Sample]) -> None:
+    words = Tokenizer(WordLevel({"м": 0, "а": 1, "?": 2}, unk_token="?"))
+    odd = replace(samples[0], text="ма☃")
+    assert look_at_characters([odd], replace(limit, tokenizer=words)) == ({}, ("☃",))

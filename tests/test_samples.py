@@ -1,0 +1,153 @@
+"""The samples and their split: every finding provoked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from stages.lib.checks.lengths import Lengths
+from stages.lib.checks.samples import SampleFacts, check_samples, find_copies, find_missing, read_rejections
+from stages.lib.findings import Finding
+from stages.lib.metadata import Sample
+
+
+def sample(number: int, text: str, split: str, page: str = "") -> Sample:
+    name = f"{number}.jpg"
+    return Sample(f"{number:05d}", name, text, name, page or f"p{number}", "", 600, 60, split, str(number))
+
+
+TRAIN = [
+    sample(1, "Миновало почти десятилетие с тех пор", "train"),
+    sample(2, "вода и хлеб", "train"),
+    sample(3, "ещё один цвет", "train"),
+]
+VAL = [sample(4, "тепло и тихо", "val"), sample(5, "солнце село", "val")]
+
+
+def facts(samples: list[Sample] | None = None, **changes: Any) -> SampleFacts:
+    good = SampleFacts(
+        samples=TRAIN + VAL if samples is None else samples,
+        rejected=Counter(),
+        same_pictures=[],
+        missing=[],
+        in_bytes=Counter(),
+        lost=(),
+        lengths=Lengths(longest=300, sample=TRAIN[0], vision=273, labels=20, answer=20, prompt=280, aspect=5.0),
+        min_pages=2,
+        max_tokens=512,
+    )
+    return replace(good, **changes)
+
+
+def found(case: SampleFacts) -> dict[str, Finding]:
+    return {finding.code: finding for finding in check_samples(case) if finding.level != "ready"}
+
+
+def test_a_clean_split_has_nothing_to_mend() -> None:
+    assert found(facts()) == {}
+    counts = next(one.seen for one in check_samples(facts()) if one.code == "DATA-001")
+    assert counts == (
+        "training: 3 lines on 3 pages, 60 characters; validation: 2 lines on 2 pages, 23 characters; 1 hand"
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "code", "level"),
+    [
+        (facts([]), "DATA-001", "blocker"),
+        (facts(TRAIN), "DATA-001", "blocker"),
+        (facts(TRAIN + VAL[:1]), "DATA-002", "warning"),
+        (facts(min_pages=3), "DATA-002", "warning"),
+        (facts([*TRAIN, *VAL, sample(6, "вода  и хлеб", "val")]), "DATA-003", "blocker"),
+        (facts([*TRAIN, *VAL, sample(6, "Миновало почти десятилетие", "val")]), "DATA-004", "warning"),
+        (facts([*TRAIN, *VAL, sample(6, "вот Миновало почти десятилетие с тех пор", "val")]), "DATA-004", "warning"),
+        (facts(same_pictures=[(TRAIN[0], VAL[0])]), "DATA-005", "blocker"),
+        (facts([*TRAIN, *VAL, sample(6, "хлеб", "val", page="p1")]), "DATA-006", "blocker"),
+        (facts([*TRAIN, *VAL, sample(6, "хлеб № 5", "val")]), "DATA-007", "warning"),
+        (facts(in_bytes=Counter({"ё": 3})), "DATA-008", "warning"),
+        (facts(lost=("☃",)), "DATA-009", "blocker"),
+        (facts(rejected=Counter({"image not found": 2})), "DATA-010", "warning"),
+        (facts(max_tokens=299), "DATA-011", "blocker"),
+        (facts(missing=[TRAIN[1]]), "DATA-012", "blocker"),
+    ],
+)
+def test_each_fault_is_found_and_nothing_else(case: SampleFacts, code: str, level: str) -> None:
+    findings = found(case)
+    assert {name: one.level for name, one in findings.items()} == {code: level}
+    assert findings[code].seen and findings[code].remedy
+
+
+def test_a_leak_names_both_pictures_and_their_sides() -> None:
+    seen = found(facts([*TRAIN, *VAL, sample(6, "Миновало почти десятилетие", "val")]))["DATA-004"].seen
+    assert "the text of 6.jpg (val) stands inside that of 1.jpg (train)" in seen
+
+
+def test_copies_and_texts_on_one_side_are_no_leak() -> None:
+    assert found(facts(same_pictures=[(TRAIN[0], TRAIN[1])])) == {}
+    assert found(facts([*TRAIN, *VAL, sample(6, "Миновало почти десятилетие", "train")])) == {}
+
+
+def test_unseen_and_lost_characters_are_named() -> None:
+    seen = found(facts([*TRAIN, *VAL, sample(6, "хлеб № 5", "val")]))["DATA-007"].seen
+    assert "№" in seen and "5" in seen
+    assert "SNOWMAN" in found(facts(lost=("☃",)))["DATA-009"].seen
+
+
+def test_few_characters_in_bytes_are_mentioned_without_a_warning() -> None:
+    long = [replace(TRAIN[0], text="а" * 500), *TRAIN[1:], *VAL]
+    finding = next(one for one in check_samples(facts(long, in_bytes=Counter({"ё": 1}))) if one.code == "DATA-008")
+    assert finding.level == "ready" and "ё" in finding.seen
+
+
+def test_one_validation_line_makes_an_interval_impossible() -> None:
+    assert "an interval is impossible" in found(facts(TRAIN + VAL[:1]))["DATA-002"].seen
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    broken = facts(
+        [*TRAIN, sample(4, "вода и хлеб", "val", page="p1")],
+        rejected=Counter({"empty text": 1, "text too long": 2}),
+        same_pictures=[(TRAIN[0], VAL[0])],
+        missing=[TRAIN[0]],
+        lost=("☃",),
+        max_tokens=10,
+    )
+    assert found(broken).keys() == {
+        "DATA-002",
+        "DATA-003",
+        "DATA-005",
+        "DATA-006",
+        "DATA-009",
+        "DATA-010",
+        "DATA-011",
+        "DATA-012",
+    }
+    assert "1 x empty text, 2 x text too long" in found(broken)["DATA-010"].seen
+
+
+def test_rejections_are_counted_by_kind_and_pictures_without_a_row_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "rejected.csv"
+    path.write_text(
+        "file,row,reason\na.jpg,2,text too long: 9 tokens\nb.jpg,3,text too long: 8\nc.jpg,,no transcription\n"
+    )
+    assert read_rejections(path) == {"text too long": 2}
+    assert read_rejections(tmp_path / "none.csv") == {}
+
+
+def test_a_resaved_picture_is_found_on_the_other_side_and_a_lost_one_is_named(
+    tmp_path: Path, pictures: list[Image.Image]
+) -> None:
+    samples = []
+    for number, (picture, quality) in enumerate([(pictures[0], 95), (pictures[1], 95), (pictures[0], 60)], 1):
+        path = tmp_path / f"{number}.jpg"
+        picture.convert("RGB").save(path, quality=quality)
+        one = sample(number, f"текст {number}", "val" if number == 3 else "train")
+        samples.append(replace(one, image_path=path.as_posix(), width=picture.width, height=picture.height))
+    assert [(one.image_id, other.image_id) for one, other in find_copies(samples)] == [("00001", "00003")]
+    Path(samples[1].image_path).unlink()
+    assert find_missing(samples) == [samples[1]]

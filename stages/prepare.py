@@ -23,13 +23,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from stages.lib.conversion import Original, convert_pictures
+from stages.lib.conversion_cache import ConversionCache, open_cache
 from stages.lib.duplicates import Picture, find_same_pictures
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.files import write_json, write_text
 from stages.lib.frozen import read_frozen
 from stages.lib.ground_truth import Rejection, TranscribedImage, read_ground_truth
 from stages.lib.images import ImageLimits
-from stages.lib.leaks import SIDES, check_split, describe_split, list_names
+from stages.lib.leaks import SIDES, check_split, describe_split, list_names, word_split
 from stages.lib.metadata import METADATA, Sample
 from stages.lib.params import PrepareParams, read_params
 from stages.lib.rejections import refuse_too_many, write_rejections
@@ -41,7 +42,6 @@ if TYPE_CHECKING:  # the processes that convert pictures import this module, and
 RAW = Path("data/raw")
 METRICS = Path("metrics")
 UNFINISHED = "unfinished"  # pictures are written here first: their id and side are known only when all are read
-SHOWN = 5  # examples in a message; lists are complete
 
 Accepted = tuple[TranscribedImage, Picture]
 
@@ -67,12 +67,19 @@ class Summary:
 
 
 def prepare(
-    raw: Path, processed: Path, metrics: Path, params: PrepareParams, limit: SequenceLimit, workers: int | None = None
+    raw: Path,
+    processed: Path,
+    metrics: Path,
+    params: PrepareParams,
+    limit: SequenceLimit,
+    workers: int | None = None,
+    cache: ConversionCache | None = None,
 ) -> Summary:
     """Make the samples of `raw` in `processed`, which is emptied first; list in `metrics` what did not become one.
 
-    The result does not depend on `workers` (None: all cores). Image ids count in the order of the annotations. Raises
-    Refusal for ground truth that cannot be read, too many rejections, or samples that cannot be split.
+    The result does not depend on `workers` (None: all cores) or on what `cache` holds of earlier runs. Image ids count
+    in the order of the annotations. Raises Refusal for ground truth that cannot be read, too many rejections, or
+    samples that cannot be split.
     """
     rejected_csv = metrics / "rejected.csv"
     if processed.exists():
@@ -83,9 +90,9 @@ def prepare(
     print(f"prepare: ground truth is read as {truth.source}")
     for note in truth.notes:
         print(f"prepare: note: {note}")
-    limits = ImageLimits(params.max_side_px, params.min_side_px, params.max_pixels, params.max_aspect)
+    limits = image_limits(params)
     originals = [Original(sample.path, sample.region) for sample in truth.samples]
-    results = convert_pictures(originals, processed / UNFINISHED, limits, workers)
+    results = convert_pictures(originals, processed / UNFINISHED, limits, workers, cache)
     accepted: list[Accepted] = []
     rejections = list(truth.rejections)
     for sample, result in zip(truth.samples, results, strict=True):
@@ -112,6 +119,8 @@ def prepare(
     except Refusal:
         shutil.rmtree(processed)
         raise
+    if cache:
+        cache.tidy()
     pages = {side: {(f.hand, f.page) for f, of in zip(facts, split.sides, strict=True) if of == side} for side in SIDES}
     return Summary(
         rows=truth.rows,
@@ -121,6 +130,11 @@ def prepare(
         rejected=len(rejections),
         rejected_csv=rejected_csv,
     )
+
+
+def image_limits(params: PrepareParams) -> ImageLimits:
+    """What the parameters say about pictures."""
+    return ImageLimits(params.max_side_px, params.min_side_px, params.max_pixels, params.max_aspect)
 
 
 def name_pages(samples: Sequence[TranscribedImage]) -> list[str]:
@@ -164,7 +178,8 @@ def _split(
         if side in split.sides
     }
     write_json(metrics / "split.json", describe_split(facts, names, split, checks, chosen_by))
-    _report_split(names, split)
+    for line in word_split(names, split):
+        print(f"prepare: {line}")
     return facts, split
 
 
@@ -206,32 +221,12 @@ def _write_samples(
     write_json(processed / METADATA.name, [asdict(sample) for sample in seen])
 
 
-def _report_split(names: Sequence[str], split: Split) -> None:
-    """Say what tied pages together, and which texts can be read on the other side."""
-    lines = [
-        f"note: {names[join.first]} and {names[join.second]} hold {join.reason}; their pages stay together"
-        for join in split.joins
-    ]
-    _print_some(lines, "more pages that stay together")
-    lines = []
-    for inner, outer in split.contained:
-        sides = f"({split.sides[inner]}) stands inside that of {names[outer]} ({split.sides[outer]})"
-        lines.append(f"warning: the text of {names[inner]} {sides}: it may be recited instead of read")
-    _print_some(lines, "more texts of one side inside the other's")
-
-
-def _print_some(lines: Sequence[str], what: str) -> None:
-    for line in lines[:SHOWN]:
-        print(f"prepare: {line}")
-    if len(lines) > SHOWN:
-        print(f"prepare: ... {len(lines) - SHOWN} {what}; metrics/split.json has all")
-
-
 def main() -> None:
     from stages.lib.fit import SequenceLimit
 
     params = read_params()
-    print(prepare(RAW, METADATA.parent, METRICS, params.prepare, SequenceLimit.of(params)))
+    cache = open_cache(image_limits(params.prepare))
+    print(prepare(RAW, METADATA.parent, METRICS, params.prepare, SequenceLimit.of(params), cache=cache))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from stages.lib.duplicates import SAME_PICTURE, Picture, close_fingerprints, sim
 from stages.lib.splits import Split, SplitSample, comparable_text
 
 SIDES = ("train", "val", "test")
+SHOWN = 5  # examples in the log; metrics/split.json has all
 
 
 @dataclass(frozen=True)
@@ -105,3 +106,21 @@ def describe_split(
         ],
         "left_out": [{"sample": names[i], "shares_a_group_with": names[j]} for i, j in split.left_out],
     }
+
+
+def word_split(names: Sequence[str], split: Split) -> list[str]:
+    """Lines for the log: what tied pages together, and which texts can be read on the other side."""
+    joined = [
+        f"note: {names[join.first]} and {names[join.second]} hold {join.reason}; their pages stay together"
+        for join in split.joins
+    ]
+    contained = []
+    for inner, outer in split.contained:
+        sides = f"({split.sides[inner]}) stands inside that of {names[outer]} ({split.sides[outer]})"
+        contained.append(f"warning: the text of {names[inner]} {sides}: it may be recited instead of read")
+    return _some(joined, "pages that stay together") + _some(contained, "texts of one side inside the other's")
+
+
+def _some(lines: list[str], what: str) -> list[str]:
+    left = len(lines) - SHOWN
+    return [*lines[:SHOWN], f"... and {left} more {what}: metrics/split.json"] if left > 0 else lines

@@ -4,7 +4,9 @@ Reads   data/raw/: pictures in any sub-folders and their transcriptions in one o
         annotations.csv (filename, text and perhaps page, hand); the base model's tokenizer; parameters `prepare`,
         and those of `model`, `encode`, `train` that decide what fits.
 Writes  data/processed/{train,val}/images/<image id>.jpg, data/processed/metadata.json (last: without it the folder is
-        not whole), metrics/rejected.csv (file, row, reason).
+        not whole), data/processed/{train,val}.txt (the original names), metrics/rejected.csv (file, row, reason),
+        metrics/split.json (the proof that nothing held out was trained on). Test samples, where wanted, are kept apart
+        in data/processed/test/ with a metadata.json of their own, which no stage opens.
 Refuses what cannot be one sample, row by row; the whole run when more than `prepare.max_rejected_share` is refused or
         when no split without a leak exists.
 Alone   python -m stages.prepare
@@ -12,10 +14,7 @@ Alone   python -m stages.prepare
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -24,39 +23,45 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from stages.lib.conversion import Original, convert_pictures
+from stages.lib.conversion_cache import ConversionCache, open_cache
 from stages.lib.duplicates import Picture, find_same_pictures
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.files import write_json, write_text
+from stages.lib.frozen import read_frozen
 from stages.lib.ground_truth import Rejection, TranscribedImage, read_ground_truth
 from stages.lib.images import ImageLimits
+from stages.lib.leaks import SIDES, check_split, describe_split, list_names, word_split
 from stages.lib.metadata import METADATA, Sample
 from stages.lib.params import PrepareParams, read_params
-from stages.lib.splits import Split, SplitSample, split_samples
+from stages.lib.rejections import refuse_too_many, write_rejections
+from stages.lib.splits import Split, SplitRules, SplitSample, split_samples
 
 if TYPE_CHECKING:  # the processes that convert pictures import this module, and torch behind it costs each 300 MB
     from stages.lib.fit import SequenceLimit
 
 RAW = Path("data/raw")
-REJECTED = Path("metrics/rejected.csv")
+METRICS = Path("metrics")
 UNFINISHED = "unfinished"  # pictures are written here first: their id and side are known only when all are read
-SHOWN = 5  # examples in a message; lists are complete
+
+Accepted = tuple[TranscribedImage, Picture]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What `prepare` read, wrote and refused; samples and pages as (train, val)."""
+    """What `prepare` read, wrote and refused: samples and pages of each side that has any."""
 
     rows: int
     images: int
-    samples: tuple[int, int]
-    pages: tuple[int, int]
+    samples: dict[str, int]
+    pages: dict[str, int]
     rejected: int
     rejected_csv: Path
 
     def __str__(self) -> str:
+        samples = " + ".join(f"{count} {side}" for side, count in self.samples.items())
+        pages = " + ".join(str(count) for count in self.pages.values())
         return (
-            f"prepare: read {self.rows} rows and {self.images} images; "
-            f"wrote {self.samples[0]} train + {self.samples[1]} val samples ({self.pages[0]} + {self.pages[1]} pages); "
+            f"prepare: read {self.rows} rows and {self.images} images; wrote {samples} samples ({pages} pages); "
             f"rejected {self.rejected} ({self.rejected_csv.as_posix()})"
         )
 
@@ -64,28 +69,31 @@ class Summary:
 def prepare(
     raw: Path,
     processed: Path,
-    rejected_csv: Path,
+    metrics: Path,
     params: PrepareParams,
     limit: SequenceLimit,
     workers: int | None = None,
+    cache: ConversionCache | None = None,
 ) -> Summary:
-    """Make the samples of `raw` in `processed`, which is emptied first; list in `rejected_csv` what did not become one.
+    """Make the samples of `raw` in `processed`, which is emptied first; list in `metrics` what did not become one.
 
-    The result does not depend on `workers` (None: all cores). Image ids count in the order of the annotations. Raises
-    Refusal for ground truth that cannot be read, too many rejections, or samples that cannot be split.
+    The result does not depend on `workers` (None: all cores) or on what `cache` holds of earlier runs. Image ids count
+    in the order of the annotations. Raises Refusal for ground truth that cannot be read, too many rejections, or
+    samples that cannot be split.
     """
+    rejected_csv = metrics / "rejected.csv"
     if processed.exists():
         shutil.rmtree(processed)
     rejected_csv.unlink(missing_ok=True)
-    truth = read_ground_truth(raw, params.encoding)
+    lists = {"val": params.val, "test": params.test}
+    truth = read_ground_truth(raw, params.encoding, not_truth=[name for name in lists.values() if name])
     print(f"prepare: ground truth is read as {truth.source}")
     for note in truth.notes:
         print(f"prepare: note: {note}")
-    limits = ImageLimits(params.max_side_px, params.min_side_px, params.max_pixels, params.max_aspect)
-    unfinished = processed / UNFINISHED
+    limits = image_limits(params)
     originals = [Original(sample.path, sample.region) for sample in truth.samples]
-    results = convert_pictures(originals, unfinished, limits, workers)
-    accepted: list[tuple[TranscribedImage, Picture]] = []
+    results = convert_pictures(originals, processed / UNFINISHED, limits, workers, cache)
+    accepted: list[Accepted] = []
     rejections = list(truth.rejections)
     for sample, result in zip(truth.samples, results, strict=True):
         if not isinstance(result, Picture):
@@ -97,21 +105,36 @@ def prepare(
             accepted.append((sample, result))
     write_rejections(rejected_csv, rejections)
     try:
-        _refuse_too_many(rejections, len(accepted), params.max_rejected_share, rejected_csv)
-        samples = _write_samples(accepted, processed, params)
+        refuse_too_many(rejections, len(accepted), params.max_rejected_share, raw, rejected_csv)
+        facts, split = _split(accepted, raw, metrics, params)
+        for left_out, frozen in split.left_out:
+            image, picture = accepted[left_out]
+            picture.path.unlink()
+            where = f"{accepted[frozen][0].name}, which prepare.{split.sides[frozen]} freezes"
+            reason = f"left out: it shares a text or a picture with {where}"
+            rejections.append(Rejection(image.name, image.row, reason, counted=False))
+        if split.left_out:
+            write_rejections(rejected_csv, rejections)
+        _write_samples(accepted, facts, split.sides, processed)
     except Refusal:
         shutil.rmtree(processed)
         raise
-    by_side = [[sample for sample in samples if sample.split == side] for side in ("train", "val")]
-    train_pages, val_pages = (len({(sample.hand, sample.page) for sample in side}) for side in by_side)
+    if cache:
+        cache.tidy()
+    pages = {side: {(f.hand, f.page) for f, of in zip(facts, split.sides, strict=True) if of == side} for side in SIDES}
     return Summary(
         rows=truth.rows,
         images=truth.images,
-        samples=(len(by_side[0]), len(by_side[1])),
-        pages=(train_pages, val_pages),
+        samples={side: split.sides.count(side) for side in SIDES if side in split.sides},
+        pages={side: len(own) for side, own in pages.items() if own},
         rejected=len(rejections),
         rejected_csv=rejected_csv,
     )
+
+
+def image_limits(params: PrepareParams) -> ImageLimits:
+    """What the parameters say about pictures."""
+    return ImageLimits(params.max_side_px, params.min_side_px, params.max_pixels, params.max_aspect)
 
 
 def name_pages(samples: Sequence[TranscribedImage]) -> list[str]:
@@ -128,63 +151,59 @@ def name_pages(samples: Sequence[TranscribedImage]) -> list[str]:
     ]
 
 
-def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
-    """The list of everything that did not become a sample, in the order of the rows, files without a row last."""
-    rows = io.StringIO()
-    table = csv.writer(rows, lineterminator="\n")
-    table.writerow(["file", "row", "reason"])
-    for rejection in sorted(rejections, key=lambda one: (one.row is None, _natural(one.row), one.file)):
-        table.writerow([rejection.file, rejection.row or "", rejection.reason])
-    write_text(path, rows.getvalue())
-
-
-def _natural(row: int | str | None) -> list[tuple[str, int]]:
-    """A key under which line 10 follows line 9, whatever stands before the number."""
-    return [(before, int(number or 0)) for before, number in re.findall(r"(\D*)(\d*)", str(row or ""))]
-
-
-def _refuse_too_many(rejections: Sequence[Rejection], accepted: int, max_share: float, rejected_csv: Path) -> None:
-    counted = [rejection for rejection in rejections if rejection.counted]
-    candidates = accepted + len(counted)
-    if candidates == 0:
-        raise Refusal(f"{RAW.as_posix()}: the annotations name no picture; nothing to prepare")
-    if len(counted) <= max_share * candidates:
-        return
-    reasons = ""
-    for kind, count in Counter(rejection.kind for rejection in counted).most_common(SHOWN):
-        example = next(rejection for rejection in counted if rejection.kind == kind)
-        reasons += f"\n  {count} x {kind}, such as row {example.row}, {example.file!r}: {example.reason}"
-    raise Refusal(
-        f"{len(counted)} of {candidates} samples are rejected, prepare.max_rejected_share allows {max_share:.0%}; "
-        f"mend them or raise it. All are in {rejected_csv.as_posix()}. Most frequent:{reasons}"
-    )
+def _split(
+    accepted: Sequence[Accepted], raw: Path, metrics: Path, params: PrepareParams
+) -> tuple[list[SplitSample], Split]:
+    """Split, look for leaks without trusting the split, and write the proof to metrics/split.json."""
+    names = [image.name for image, _ in accepted]
+    pictures = [picture for _, picture in accepted]
+    pages = name_pages([image for image, _ in accepted])
+    places = [(image.hand, page) for (image, _), page in zip(accepted, pages, strict=True)]
+    lists = {"val": params.val, "test": params.test}
+    frozen = read_frozen(raw, lists, names, places)
+    facts = [
+        SplitSample(image.hand, page, image.text, side)
+        for (image, _), page, side in zip(accepted, pages, frozen, strict=True)
+    ]
+    fixed = frozenset(side for side, name in lists.items() if name)
+    rules = SplitRules(params.val_share, params.seed, params.test_share, params.same_text_characters, fixed)
+    split = split_samples(facts, find_same_pictures(pictures), rules)
+    checks = check_split(facts, pictures, split.sides, params.same_text_characters)
+    if checks.leaks:
+        raise RuntimeError(f"the split has leaks, which is a mistake in this program: {checks}")
+    shares = {"val": params.val_share, "test": params.test_share}
+    chosen_by = {
+        side: f"the list {name}" if name else f"prepare.{side}_share {shares[side]:g} and prepare.seed {params.seed}"
+        for side, name in lists.items()
+        if side in split.sides
+    }
+    write_json(metrics / "split.json", describe_split(facts, names, split, checks, chosen_by))
+    for line in word_split(names, split):
+        print(f"prepare: {line}")
+    return facts, split
 
 
 def _write_samples(
-    accepted: Sequence[tuple[TranscribedImage, Picture]], processed: Path, params: PrepareParams
-) -> list[Sample]:
-    """Split, number and move the pictures to where they belong; metadata.json comes last."""
-    images = [image for image, _ in accepted]
-    pictures = [picture for _, picture in accepted]
-    pages = name_pages(images)
-    facts = [SplitSample(image.hand, page, image.text) for image, page in zip(images, pages, strict=True)]
-    split = split_samples(facts, find_same_pictures(pictures), params.val_share, params.seed)
-    _report_split(images, split)
+    accepted: Sequence[Accepted], facts: Sequence[SplitSample], sides: Sequence[str], processed: Path
+) -> None:
+    """Number the pictures and move them to where they belong; metadata.json comes last."""
     digits = max(5, len(str(len(accepted))))
-    samples = []
-    for side in ("train", "val"):
+    samples: dict[str, list[Sample]] = {side: [] for side in SIDES}
+    for side in set(sides) & set(SIDES):
         (processed / side / "images").mkdir(parents=True)
-    for number, (image, picture, page, side) in enumerate(zip(images, pictures, pages, split.sides, strict=True), 1):
+    for number, ((image, picture), fact, side) in enumerate(zip(accepted, facts, sides, strict=True), 1):
+        if not side:
+            continue
         image_id = f"{number:0{digits}d}"
         path = processed / side / "images" / f"{image_id}.jpg"
         os.replace(picture.path, path)
-        samples.append(
+        samples[side].append(
             Sample(
                 image_id=image_id,
                 image_path=path.as_posix(),
                 text=image.text,
                 original_filename=image.name,
-                page=page,
+                page=fact.page,
                 hand=image.hand,
                 width=picture.width_px,
                 height=picture.height_px,
@@ -193,36 +212,21 @@ def _write_samples(
             )
         )
     (processed / UNFINISHED).rmdir()
-    write_json(processed / METADATA.name, [asdict(sample) for sample in samples])
-    return samples
-
-
-def _report_split(images: Sequence[TranscribedImage], split: Split) -> None:
-    """Say what tied pages together, and which texts can be read on the other side."""
-    lines = [
-        f"note: {images[join.first].name} and {images[join.second].name} hold {join.reason}; their pages stay together"
-        for join in split.joins
-    ]
-    _print_some(lines, "more pages that stay together")
-    lines = []
-    for inner, outer in split.contained:
-        sides = f"({split.sides[inner]}) stands inside that of {images[outer].name} ({split.sides[outer]})"
-        lines.append(f"warning: the text of {images[inner].name} {sides}: it may be recited instead of read")
-    _print_some(lines, "more texts of one side inside the other's")
-
-
-def _print_some(lines: Sequence[str], what: str) -> None:
-    for line in lines[:SHOWN]:
-        print(f"prepare: {line}")
-    if len(lines) > SHOWN:
-        print(f"prepare: ... {len(lines) - SHOWN} {what}")
+    for side, own in samples.items():
+        if own:
+            write_text(processed / f"{side}.txt", list_names([sample.original_filename for sample in own]))
+    if samples["test"]:
+        write_json(processed / "test" / METADATA.name, [asdict(sample) for sample in samples["test"]])
+    seen = sorted(samples["train"] + samples["val"], key=lambda sample: sample.image_id)
+    write_json(processed / METADATA.name, [asdict(sample) for sample in seen])
 
 
 def main() -> None:
     from stages.lib.fit import SequenceLimit
 
     params = read_params()
-    print(prepare(RAW, METADATA.parent, REJECTED, params.prepare, SequenceLimit.of(params)))
+    cache = open_cache(image_limits(params.prepare))
+    print(prepare(RAW, METADATA.parent, METRICS, params.prepare, SequenceLimit.of(params), cache=cache))
 
 
 if __name__ == "__main__":

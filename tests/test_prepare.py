@@ -23,8 +23,9 @@ from stages.lib.fit import SequenceLimit
 from stages.lib.ground_truth import GroundTruthError, Rejection, TranscribedImage
 from stages.lib.metadata import read_metadata
 from stages.lib.params import PrepareParams, read_params
+from stages.lib.rejections import write_rejections
 from stages.lib.splits import SplitError
-from stages.prepare import Summary, name_pages, prepare, write_rejections
+from stages.prepare import Summary, name_pages, prepare
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"
@@ -36,6 +37,10 @@ PARAMS = PrepareParams(
     max_pixels=1_000_000,
     max_aspect=30.0,
     val_share=0.25,
+    test_share=0.0,
+    val=None,
+    test=None,
+    same_text_characters=1,
     max_rejected_share=0.2,
     seed=7,
 )
@@ -83,7 +88,7 @@ def run(raw: Path, limit: SequenceLimit) -> Run:
     """Prepare `raw` with some parameters changed."""
 
     def prepare_raw(limit: SequenceLimit = limit, **changes: Any) -> Summary:
-        return prepare(raw, raw.parent / "processed", raw.parent / "metrics/rejected.csv", params(**changes), limit)
+        return prepare(raw, raw.parent / "processed", raw.parent / "metrics", params(**changes), limit)
 
     return prepare_raw
 
@@ -124,8 +129,8 @@ def test_every_line_becomes_a_sample_that_the_other_stages_can_read(raw: Path, r
         assert sample.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         with Image.open(path) as image:
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (sample.width, sample.height))
-    assert sum(path.is_file() for path in processed.rglob("*")) == 13
-    assert {path.name for path in processed.iterdir()} == {"train", "val", "metadata.json"}
+    assert sum(path.is_file() for path in processed.rglob("*")) == 15
+    assert {path.name for path in processed.iterdir()} == {"train", "val", "train.txt", "val.txt", "metadata.json"}
     assert (raw.parent / "metrics/rejected.csv").read_bytes() == b"file,row,reason\n"
 
 
@@ -133,7 +138,7 @@ def test_paths_are_posix_and_relative_to_where_the_stage_runs(
     raw: Path, limit: SequenceLimit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(raw.parent)
-    prepare(Path("raw"), Path("data/processed"), Path("rejected.csv"), PARAMS, limit)
+    prepare(Path("raw"), Path("data/processed"), Path("metrics"), PARAMS, limit)
     assert {sample.image_path for sample in read_metadata(Path("data/processed/metadata.json"))} <= {
         f"data/processed/{side}/images/{number:05d}.jpg" for side in ("train", "val") for number in range(1, 13)
     }
@@ -161,7 +166,7 @@ def test_longest_side_is_a_parameter(raw: Path, run: Run) -> None:
 
 
 def test_share_and_seed_choose_the_validation_pages(raw: Path, run: Run) -> None:
-    assert run(val_share=0.5).pages == (2, 2)
+    assert run(val_share=0.5).pages == {"train": 2, "val": 2}
     chosen = set()
     for seed in range(8):
         run(seed=seed)
@@ -174,7 +179,7 @@ def test_encoding_is_a_parameter_and_its_name_is_in_the_error(raw: Path, run: Ru
     (raw / "annotations.csv").write_text(content, encoding="cp1251", newline="")
     with pytest.raises(GroundTruthError, match=r"prepare\.encoding"):
         run()
-    assert run(encoding="cp1251").samples == (9, 3)
+    assert run(encoding="cp1251").samples == {"train": 9, "val": 3}
 
 
 def test_bad_pictures_and_rows_are_rejected_by_name_and_the_good_ones_kept(raw: Path, run: Run) -> None:
@@ -211,7 +216,7 @@ def test_bad_pictures_and_rows_are_rejected_by_name_and_the_good_ones_kept(raw: 
         "p0/стр 0.png": ("22", "empty text"),
         "nobody.png": ("", "no transcription"),
     }
-    assert (summary.rows, summary.images, sum(summary.samples), summary.rejected) == (21, 20, 12, 10)
+    assert (summary.rows, summary.images, sum(summary.samples.values()), summary.rejected) == (21, 20, 12, 10)
 
 
 def test_limits_of_size_and_shape_are_parameters(raw: Path, run: Run) -> None:
@@ -315,7 +320,7 @@ def test_lines_are_cut_from_pages_that_page_xml_describes(
             "</PcGts>",
             encoding="utf-8",
         )
-    assert run().pages == (9, 3)
+    assert run().pages == {"train": 9, "val": 3}
     assert "ground truth is read as PAGE XML (12 files, such as p0/0.xml)" in capsys.readouterr().out
     samples = metadata(raw)
     assert len(samples) == 24
@@ -327,11 +332,70 @@ def test_lines_are_cut_from_pages_that_page_xml_describes(
         assert np.abs(np.asarray(line, float) - half).mean() < 8
 
 
+def split_proof(raw: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((raw.parent / "metrics/split.json").read_text(encoding="utf-8"))
+    return content
+
+
+def test_the_split_is_recorded_with_its_proof(raw: Path, run: Run) -> None:
+    run()
+    proof = split_proof(raw)
+    assert {side: (own["samples"], own["pages"]) for side, own in proof["sides"].items()} == {
+        "train": (9, 3),
+        "val": (3, 1),
+    }
+    for side in ("train", "val"):
+        listed = (raw.parent / f"processed/{side}.txt").read_bytes()
+        assert hashlib.sha256(listed).hexdigest() == proof["sides"][side]["sha256_of_names"]
+        own = sorted(sample["original_filename"] for sample in metadata(raw) if sample["split"] == side)
+        assert listed.decode().splitlines() == own
+    assert proof["chosen_by"] == {"val": "prepare.val_share 0.25 and prepare.seed 7"}
+    assert set(proof["checks"].values()) == {0}
+
+
+def test_a_split_is_frozen_by_the_list_that_an_earlier_run_wrote(raw: Path, run: Run) -> None:
+    run()
+    before = split_proof(raw)["sides"]["val"]
+    shutil.copy(raw.parent / "processed/val.txt", raw / "val.txt")
+    for number in range(12, 30):
+        save_line(raw / f"new/{number}.png", f"новая строка {number}", number)
+        add_rows(raw, (f"new/{number}.png", f"новая строка {number}", f"новая {number}"))
+    for seed in range(3):
+        assert run(val="val.txt", seed=seed).samples == {"train": 27, "val": 3}
+        assert split_proof(raw)["sides"]["val"] == before | {
+            "characters_not_in_training": split_proof(raw)["sides"]["val"]["characters_not_in_training"]
+        }
+    assert split_proof(raw)["chosen_by"] == {"val": "the list val.txt"}
+
+
+def test_what_would_leak_from_a_frozen_page_is_left_out_by_name(raw: Path, run: Run) -> None:
+    (raw / "val.txt").write_text("p2\n", encoding="utf-8")
+    save_line(raw / "again.png", "это строка 6", 90)
+    add_rows(raw, ("again.png", "это строка 6", "p9"))
+    summary = run(val="val.txt")
+    assert (summary.samples, summary.rejected) == ({"train": 9, "val": 3}, 1)
+    reason = "left out: it shares a text or a picture with p2/стр 6.png, which prepare.val freezes"
+    assert rejected(raw) == [{"file": "again.png", "row": "14", "reason": reason}]
+    assert len(list((raw.parent / "processed").rglob("*.jpg"))) == 12
+
+
+def test_test_samples_are_where_no_stage_looks(raw: Path, run: Run) -> None:
+    assert run(test_share=0.25).samples == {"train": 6, "val": 3, "test": 3}
+    assert {sample["split"] for sample in metadata(raw)} == {"train", "val"}
+    test = read_metadata(raw.parent / "processed/test/metadata.json")
+    assert len(test) == 3
+    assert all(Path(sample.image_path).is_file() and sample.split == "test" for sample in test)
+    assert not {sample.page for sample in test} & {sample["page"] for sample in metadata(raw)}
+    for path in ROOT.glob("stages/**/*.py"):
+        if path.name not in ("prepare.py", "leaks.py", "splits.py"):
+            assert "processed/test" not in path.read_text(encoding="utf-8"), path
+
+
 def test_names_that_were_alike_once_converted_do_not_overwrite_each_other(raw: Path, run: Run) -> None:
     for number, name in enumerate(("x/a.png", "y/a.png", "x/a.jpg", "x a.png")):
         save_line(raw / name, "другой текст", 70 + number)
         add_rows(raw, (name, f"текст {number}", ""))
-    assert sum(run().samples) == 16
+    assert sum(run().samples.values()) == 16
     assert len({sample["image_path"] for sample in metadata(raw)}) == 16
     assert len({sample["sha256"] for sample in metadata(raw)}) == 16
 
@@ -399,8 +463,9 @@ def test_the_four_photographs_of_the_first_user_make_three_and_one(tmp_path: Pat
     for seed in range(5):
         shipped = read_params(ROOT / "params.yaml").prepare.model_dump()
         changed = PrepareParams(**{**shipped, "seed": seed})
-        summary = prepare(tmp_path / "raw", tmp_path / "processed", tmp_path / "rejected.csv", changed, limit)
-        assert (summary.samples, summary.pages, summary.rejected) == ((3, 1), (3, 1), 0)
+        summary = prepare(tmp_path / "raw", tmp_path / "processed", tmp_path, changed, limit)
+        assert (summary.samples, summary.rejected) == ({"train": 3, "val": 1}, 0)
+        assert summary.pages == summary.samples
         samples = {sample.page: sample for sample in read_metadata(tmp_path / "processed/metadata.json")}
         assert set(samples) == {"test_000", "test_001", "test_002", "test_003"}
         assert (samples["test_000"].width, samples["test_000"].height) == (2600, 1708)

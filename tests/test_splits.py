@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from stages.lib.splits import Join, Split, SplitError, SplitSample, find_contained, split_samples
+from stages.lib.splits import Join, Split, SplitError, SplitRules, SplitSample, find_contained, split_samples
 
 PAGE = "Миновало почти десятилетие с тех пор, как произошел прорыв в разработке и применении нейронных сетей."
 
@@ -22,7 +22,7 @@ def pages(sizes: list[int], hand: str = "") -> list[SplitSample]:
 def split(
     samples: list[SplitSample], share: float = 0.25, seed: int = 7, same: list[tuple[int, int]] | None = None
 ) -> Split:
-    return split_samples(samples, same or [], share, seed)
+    return split_samples(samples, same or [], SplitRules(share, seed))
 
 
 def validation(samples: list[SplitSample], result: Split) -> set[SplitSample]:

@@ -112,15 +112,15 @@ def find_same_pictures(pictures: Sequence[Picture]) -> list[tuple[int, int]]:
     first: dict[str, int] = {}
     pairs = [(first.setdefault(picture.sha256, i), i) for i, picture in enumerate(pictures)]
     pairs = [(i, j) for i, j in pairs if sets.join(i, j)]
-    for i, j in _close_fingerprints(pictures):
+    for i, j in close_fingerprints(pictures):
         if sets.find(i) != sets.find(j) and similarity(pictures[i], pictures[j]) >= SAME_PICTURE:
             sets.join(i, j)
             pairs.append((i, j))
     return pairs
 
 
-def _close_fingerprints(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
-    """Pairs i < j whose bits are close; each picture is compared with those of about its own shape only."""
+def close_fingerprints(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
+    """Pairs of indices i < j whose bits are close; each picture is compared with those of about its own shape only."""
     aspects = np.log([picture.width_px / picture.height_px for picture in pictures])
     order = np.argsort(aspects, kind="stable")
     aspects = aspects[order]

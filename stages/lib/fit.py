@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer
 
@@ -24,6 +24,7 @@ class SequenceLimit:
     mode: str
     max_tiles: int
     max_tokens: int
+    survivors: dict[str, bool] = field(default_factory=dict, init=False, compare=False)  # characters asked for so far
 
     @classmethod
     def of(cls, params: Params) -> SequenceLimit:
@@ -41,7 +42,7 @@ class SequenceLimit:
 
     def why_not(self, text: str, width_px: int, height_px: int) -> str | None:
         """Why the sample cannot be trained on ("text too long: ...", "character: ..."), or None when it can."""
-        lost = sorted({character for character in text if not self._survives(character)})
+        lost = sorted(character for character in set(text) if not self._survives(character))
         if lost:
             names = ", ".join(f"{c!r} ({unicodedata.name(c, 'unnamed')})" for c in lost)
             return f"character: the tokenizer cannot express {names}"
@@ -58,5 +59,7 @@ class SequenceLimit:
         return count_tokens(self.mode, grid, self.sizes)
 
     def _survives(self, character: str) -> bool:
-        ids = self.tokenizer.encode(character, add_special_tokens=False).ids
-        return self.tokenizer.decode(ids) == character
+        if character not in self.survivors:
+            ids = self.tokenizer.encode(character, add_special_tokens=False).ids
+            self.survivors[character] = bool(self.tokenizer.decode(ids) == character)
+        return self.survivors[character]

@@ -40,14 +40,24 @@ class ModelParams(Group):
 class PrepareParams(Group):
     """Pictures and transcriptions in, training and validation samples out."""
 
-    encoding: str = Field(description="of annotations.csv, a Python codec name")
+    encoding: str = Field(description="of tables and text files, a Python codec name")
     max_side_px: int = Field(ge=16, le=20000)
     min_side_px: int = Field(ge=2)
     max_pixels: int = Field(ge=1000)
     max_aspect: float = Field(ge=1)
     val_share: float = Field(gt=0, lt=1)
+    test_share: float = Field(ge=0, lt=1)
+    val: str | None = Field(min_length=1, description="list of file names or pages, a path below data/raw")
+    test: str | None = Field(min_length=1, description="list of file names or pages, a path below data/raw")
+    same_text_characters: int = Field(ge=1, description="shorter texts may stand on both sides")
     max_rejected_share: float = Field(ge=0, le=1)
     seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> PrepareParams:
+        if self.val_share + self.test_share >= 1:
+            raise ValueError("val_share and test_share together leave nothing to train on; lower one of them")
+        return self
 
 
 class CheckParams(Group):

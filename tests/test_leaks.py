@@ -1,0 +1,86 @@
+"""The checks find every kind of leak in a split that somebody made badly, and none in a good one."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.lib.drawing import Hand, draw_line
+from stages.lib.duplicates import Picture, fingerprint
+from stages.lib.leaks import Checks, check_split, describe_split, list_names
+from stages.lib.splits import Join, Split, SplitSample
+
+FONT = Path(__file__).parent.parent / "demo/fonts/demo_hand/bad-script-regular.woff2"
+TEXTS = ["Утром шёл снег", "Вечером шёл дождь", "Мы ждали 12 минут", "Книга на столе"]
+SAMPLES = [SplitSample("", f"p{number}", text) for number, text in enumerate(TEXTS)]
+SIDES = ["train", "train", "val", "test"]
+
+
+def store(folder: Path, image: Image.Image, name: str, **options: int) -> Picture:
+    path = folder / name
+    image.save(path, **options)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Picture(path, image.width, image.height, digest, fingerprint(image))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Picture]:
+    lines = [draw_line(text, FONT, Hand(grain=4), np.random.default_rng(i), 48) for i, text in enumerate(TEXTS)]
+    return [store(tmp_path, line, f"{number}.png") for number, line in enumerate(lines)]
+
+
+def test_a_good_split_has_no_leak(pictures: list[Picture]) -> None:
+    checks = check_split(SAMPLES, pictures, SIDES, 1)
+    assert checks.leaks == 0
+    assert checks.shorter_identical_texts == 0
+
+
+def test_a_page_on_both_sides_is_found(pictures: list[Picture]) -> None:
+    samples = [*SAMPLES[:3], SplitSample("", "p1", "другой текст")]
+    assert check_split(samples, pictures, SIDES, 1).pages_on_both_sides == 1
+    other_hand = [*SAMPLES[:3], SplitSample("Аня", "p1", "другой текст")]
+    assert check_split(other_hand, pictures, SIDES, 1).leaks == 0
+
+
+def test_an_identical_text_is_found_and_short_ones_are_counted_apart(pictures: list[Picture]) -> None:
+    samples = [*SAMPLES[:3], SplitSample("", "p3", "Утром  шёл\nснег")]
+    assert check_split(samples, pictures, SIDES, 14).identical_texts == 1
+    checks = check_split(samples, pictures, SIDES, 15)
+    assert (checks.leaks, checks.shorter_identical_texts) == (0, 1)
+
+
+def test_the_same_picture_is_found_and_so_is_a_resaved_one(tmp_path: Path, pictures: list[Picture]) -> None:
+    with Image.open(pictures[0].path) as image:
+        resaved = store(tmp_path, image.resize((image.width // 2, image.height // 2)), "small.jpg", quality=60)
+    assert check_split(SAMPLES, [*pictures[:3], pictures[0]], SIDES, 1).identical_pictures == 1
+    checks = check_split(SAMPLES, [*pictures[:3], resaved], SIDES, 1)
+    assert (checks.identical_pictures, checks.near_identical_pictures) == (0, 1)
+    assert checks.close_pictures_compared >= 1
+
+
+def test_samples_that_are_left_out_leak_nothing(pictures: list[Picture]) -> None:
+    samples = [*SAMPLES[:3], SplitSample("", "p1", "другой текст")]
+    assert check_split(samples, pictures, ["train", "train", "val", ""], 1).leaks == 0
+
+
+def test_the_description_can_be_compared_and_checked() -> None:
+    samples = [SplitSample("Аня", "p0", "ёж"), SplitSample("", "p1", "дом"), SplitSample("", "p2", "вал")]
+    names = ["b.jpg", "c.jpg", "a.jpg"]
+    split = Split(["train", "train", "val"], [0, 0, 2], [Join(0, 1, "the same text")], [(2, 0)], [])
+    described = describe_split(samples, names, split, Checks(0, 0, 0, 0, 3, 0), {"val": "the list val.txt"})
+    assert list(described["sides"]) == ["train", "val"]
+    train = described["sides"]["train"]
+    assert (train["samples"], train["pages"], train["groups"], train["hands"]) == (2, 2, 1, ["Аня"])
+    assert train["sha256_of_names"] == hashlib.sha256(b"b.jpg\nc.jpg\n").hexdigest()
+    assert described["sides"]["val"]["characters_not_in_training"] == "авл"
+    assert described["joined_pages"] == [{"first": "b.jpg", "second": "c.jpg", "by": "the same text"}]
+    assert described["contained_texts"] == [{"text_of": "a.jpg", "side": "val", "stands_in": "b.jpg"}]
+    assert described["checks"]["close_pictures_compared"] == 3
+
+
+def test_lists_do_not_depend_on_the_order_of_samples() -> None:
+    assert list_names(["b", "a"]) == list_names(["a", "b"]) == "a\nb\n"

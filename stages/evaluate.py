@@ -2,8 +2,9 @@
 
 Reads data/processed (metadata.json and the validation pictures), data/predictions/{base,adapter}.jsonl,
 params.yaml and, where they exist, metrics/rejected.csv, metrics/train.json and metrics/curves/*.csv.
-Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's)
-and metrics/report/index.html. The same inputs give the same bytes: there is no time in any of them.
+Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's),
+metrics/tables/*.csv (every rate with its interval; CER by page, hand, length and script; calibration; review) and
+metrics/report/index.html. The same inputs give the same bytes: there is no time in any of them.
 Refuses prediction files that lack, repeat or add a line. Needs no GPU and no model; takes seconds.
 
 Alone: python -m stages.evaluate
@@ -13,23 +14,24 @@ from __future__ import annotations
 
 import csv
 import io
-import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.lib.confidence import calibrate, review
 from stages.lib.failures import run_stage
 from stages.lib.files import write_json, write_text
 from stages.lib.metadata import METADATA, read_metadata
-from stages.lib.metrics import count_confusions, micro_average
+from stages.lib.metrics import count_confusions
 from stages.lib.params import PARAMS_FILE, EvaluateParams, read_params
 from stages.lib.readings import READERS, Line, read_lines
 from stages.lib.report import ReportSources, write_report
-from stages.lib.uncertainty import PairedRates, add_by_page, bootstrap, permutation_p_value
+from stages.lib.summary import Rate, compare_rates, summarise
+from stages.lib.tables import by_hand, by_length, by_leniency, by_page, by_script, confusion_cells
 
 PREDICTIONS = Path("data/predictions")
 METRICS = Path("metrics")
-DIGITS = 6  # of every rate in evaluation.json
+DIGITS = 6  # of every rate that is written
 
 LINES_HEADER = (
     "image_id",
@@ -46,72 +48,6 @@ LINES_HEADER = (
     "base_runaway",
     "adapter_runaway",
 )
-
-
-def summarise(lines: Sequence[Line], params: EvaluateParams) -> dict[str, Any]:
-    """The content of evaluation.json: rates of base and adapter, their difference, and what they rest on.
-
-    Nested dictionaries of numbers and no lists, because `dvc metrics` drops lists. Rates are shares (0.12 is 12 %) and
-    can pass 1. With fewer than `min_pages` pages the ends of intervals and the p-value are None.
-    """
-    pages = [line.page for line in lines]
-    n_pages = len(set(pages))
-    summary: dict[str, Any] = {reader: _rates(lines, reader) for reader in READERS}
-    base_cer, adapter_cer = summary["base"]["cer"], summary["adapter"]["cer"]
-    summary["difference"] = {
-        "cer": base_cer - adapter_cer,
-        "cer_low": None,
-        "cer_high": None,
-        "relative": (base_cer - adapter_cer) / base_cer if base_cer else None,
-        "p_value": None,
-    }
-    if n_pages >= params.min_pages:
-        characters = PairedRates(
-            base=add_by_page(pages, [line.base.score.character_errors for line in lines]),
-            adapter=add_by_page(pages, [line.adapter.score.character_errors for line in lines]),
-            n=add_by_page(pages, [line.characters for line in lines]),
-        )
-        words = PairedRates(
-            base=add_by_page(pages, [line.base.score.word_errors for line in lines]),
-            adapter=add_by_page(pages, [line.adapter.score.word_errors for line in lines]),
-            n=add_by_page(pages, [line.base.score.words for line in lines]),
-        )
-        for name, rates in (("cer", characters), ("wer", words)):
-            intervals = bootstrap(rates, params.bootstrap_samples, params.confidence_level, params.seed)
-            for reader, interval in (("base", intervals.base), ("adapter", intervals.adapter)):
-                summary[reader] |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
-            if name == "cer":
-                summary["difference"] |= {"cer_low": intervals.difference.low, "cer_high": intervals.difference.high}
-        summary["difference"]["p_value"] = permutation_p_value(characters, params.bootstrap_samples, params.seed)
-    summary |= {
-        "n_lines": len(lines),
-        "n_characters": sum(line.characters for line in lines),
-        "n_words": sum(line.base.score.words for line in lines),
-        "n_pages": n_pages,
-    }
-    return {name: _rounded(value) for name, value in summary.items()}
-
-
-def _rates(lines: Sequence[Line], reader: str) -> dict[str, float | int | None]:
-    readings = [line.reading(reader) for line in lines]
-    scores = [reading.score for reading in readings]
-    return {
-        "cer": micro_average((score.character_errors, score.characters) for score in scores),
-        "cer_low": None,
-        "cer_high": None,
-        "cer_code_points": micro_average((score.code_point_errors, score.code_points) for score in scores),
-        "cer_line_mean": statistics.fmean(score.cer for score in scores),
-        "cer_line_median": statistics.median(score.cer for score in scores),
-        "wer": micro_average((score.word_errors, score.words) for score in scores),
-        "wer_low": None,
-        "wer_high": None,
-        "exact_match": statistics.fmean(score.exact for score in scores),
-        "runaway_rate": statistics.fmean(reading.prediction.runaway for reading in readings),
-        "blank_rate": statistics.fmean(score.blank for score in scores),
-        "insertions": sum(score.insertions for score in scores),
-        "deletions": sum(score.deletions for score in scores),
-        "substitutions": sum(score.substitutions for score in scores),
-    }
 
 
 def _rounded(value: Any) -> Any:
@@ -148,6 +84,40 @@ def write_confusions(path: Path, confusions: Iterable[tuple[str, str, int]]) -> 
     _write_csv(path, ("truth", "prediction", "count"), confusions)
 
 
+def write_tables(folder: Path, lines: Sequence[Line], rates: Sequence[Rate]) -> None:
+    """The tables that evaluation.json is too flat for, one CSV file each; see README, "The numbers"."""
+    texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
+    _write_table(folder / "rates.csv", [_rate_row(rate) for rate in rates])
+    _write_table(folder / "leniency.csv", by_leniency(lines))
+    _write_table(folder / "pages.csv", by_page(lines))
+    _write_table(folder / "hands.csv", by_hand(lines))
+    _write_table(folder / "lengths.csv", by_length(lines))
+    _write_table(folder / "scripts.csv", by_script(lines))
+    _write_table(folder / "calibration.csv", calibrate(lines), ("confidence", "cer"))
+    _write_table(folder / "review.csv", review(lines), ("share", "cer", "cer_any_order", "cer_best_order"))
+    _write_table(folder / "confusion_cells.csv", confusion_cells(count_confusions(texts)), ("truth", "prediction"))
+
+
+def _rate_row(rate: Rate) -> dict[str, Any]:
+    interval, difference = rate.interval, rate.difference_interval
+    return {
+        "reader": rate.reader,
+        "rate": rate.name,
+        "value": rate.value,
+        "low": interval and interval.low,
+        "high": interval and interval.high,
+        "minus_adapter": rate.difference,
+        "minus_adapter_low": difference and difference.low,
+        "minus_adapter_high": difference and difference.high,
+        "p_value": rate.p_value,
+    }
+
+
+def _write_table(path: Path, rows: Sequence[dict[str, Any]], columns_if_empty: Sequence[str] = ()) -> None:
+    columns = list(rows[0]) if rows else columns_if_empty
+    _write_csv(path, columns, ([_rounded(row[column]) for column in columns] for row in rows))
+
+
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -157,19 +127,21 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
 
 
 def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
-    """Read everything below `root`, write the four outputs there and return the content of evaluation.json.
+    """Read everything below `root`, write the outputs there and return the content of evaluation.json.
 
     Raises Refusal for predictions or pictures that do not fit, FileNotFoundError for a missing metadata.json.
     """
     samples = read_metadata(root / METADATA)
     files = {reader: root / PREDICTIONS / f"{reader}.jsonl" for reader in READERS}
     lines = read_lines(samples, files)
-    summary = summarise(lines, params)
+    rates = compare_rates(lines, params)
+    summary: dict[str, Any] = _rounded(summarise(lines, rates))
     texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
     metrics = root / METRICS
     write_json(metrics / "evaluation.json", summary)
     write_lines(metrics / "lines.csv", lines)
     write_confusions(metrics / "confusions.csv", count_confusions(texts))
+    write_tables(metrics / "tables", lines, rates)
     sources = ReportSources(
         root=root,
         samples=samples,

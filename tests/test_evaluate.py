@@ -17,7 +17,11 @@ from validation_set import PARAMS, ROWS, read_predictions, write_predictions, wr
 from stages.evaluate import evaluate
 from stages.lib.failures import Refusal
 
-OUTPUTS = ("evaluation.json", "lines.csv", "confusions.csv", "report/index.html")
+TABLES = ["rates", "leniency", "pages", "hands", "lengths", "scripts", "calibration", "review", "confusion_cells"]
+OUTPUTS = (
+    *("evaluation.json", "lines.csv", "confusions.csv", "report/index.html"),
+    *(f"tables/{name}.csv" for name in TABLES),
+)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -118,6 +122,18 @@ def test_every_line_stands_in_the_table_with_its_texts_as_they_were_read(tmp_pat
 def test_confusions_are_the_adapters(tmp_path: Path) -> None:
     evaluate(write_validation_set(tmp_path), PARAMS)
     assert rows_of(tmp_path / "metrics/confusions.csv") == [{"truth": "5", "prediction": "6", "count": "1"}]
+
+
+def test_the_tables_hold_what_the_main_file_sums_up(tmp_path: Path) -> None:
+    summary = evaluate(write_validation_set(tmp_path), PARAMS)
+    tables = {name: rows_of(tmp_path / f"metrics/tables/{name}.csv") for name in TABLES}
+    assert {path.stem for path in (tmp_path / "metrics/tables").iterdir()} == set(TABLES)
+    cer = next(row for row in tables["rates"] if (row["reader"], row["rate"]) == ("base", "cer"))
+    assert (float(cer["value"]), float(cer["low"])) == (summary["base"]["cer"], summary["base"]["cer_low"])
+    assert float(cer["minus_adapter"]) == summary["difference"]["cer"]
+    assert float(tables["leniency"][0]["adapter_cer"]) == summary["adapter"]["cer"]
+    assert float(tables["leniency"][-1]["adapter_cer"]) == summary["adapter"]["cer_lenient"]
+    assert tables["calibration"] == tables["review"] == []  # four lines are too few
 
 
 def test_refused_predictions_leave_the_previous_results_alone(tmp_path: Path) -> None:

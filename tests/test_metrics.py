@@ -32,6 +32,15 @@ def test_a_letter_with_combining_marks_is_one_character_but_several_code_points(
     assert count_character_errors("👩‍👩‍👧 ё", "ё") == (2, 3)
 
 
+def test_published_examples_of_the_field_come_out_the_same() -> None:
+    """What the tests of dinglehopper and jiwer state, as arithmetic."""
+    assert count_character_errors("Foo", "Bar") == (3, 3)
+    assert count_character_errors("Foo", "") == (3, 3)
+    assert count_character_errors("Schlyñ", "Schlym\u0303") == (1, 6)
+    assert count_code_point_errors("Schlyñ", "Schlym\u0303") == (2, 6)
+    assert count_word_errors("hello world", "hello duck") == (1, 2)
+
+
 def test_decomposed_and_composed_texts_are_equal() -> None:
     assert count_character_errors("Ёжий", unicodedata.normalize("NFD", "Ёжий")) == (0, 4)
 
@@ -71,11 +80,14 @@ def test_code_point_and_word_rates_equal_jiwers() -> None:
     rng = random.Random(5)
     pairs = []
     for _ in range(200):
-        truth, prediction = ("".join(rng.choice("абвё й.5Z ") for _ in range(rng.randint(low, 40))) for low in (1, 0))
+        truth, prediction = (
+            "".join(rng.choice("абвё й.5Z \u0301\u0308") for _ in range(rng.randint(low, 40))) for low in (1, 0)
+        )
         pairs.append((comparable("я" + truth), comparable(prediction)))
     truths, predictions = [truth for truth, _ in pairs], [prediction for _, prediction in pairs]
     code_points = micro_average(count_code_point_errors(*pair) for pair in pairs)
     assert code_points == pytest.approx(jiwer.cer(truths, predictions), abs=1e-12)
+    assert any("\u0301" in truth for truth in truths)
     assert micro_average(count_word_errors(*pair) for pair in pairs) == pytest.approx(
         jiwer.wer(truths, predictions), abs=1e-12
     )

@@ -62,7 +62,7 @@ def test_a_file_that_is_wrong_throughout_gives_a_short_message(tmp_path: Path) -
 def test_a_missing_file_names_the_stage_that_writes_it(tmp_path: Path) -> None:
     write_validation_set(tmp_path)
     (tmp_path / "data/predictions/adapter.jsonl").unlink()
-    with pytest.raises(Refusal, match=r"adapter\.jsonl is missing; run `dvc repro transcribe`"):
+    with pytest.raises(Refusal, match=r"adapter\.jsonl is missing; run `dvc repro --force transcribe`"):
         read(tmp_path)
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from stages.lib.metadata import read_metadata
 from stages.lib.params import EvaluateParams
+from stages.lib.readings import READERS, Line, read_lines
 
 PARAMS = EvaluateParams(bootstrap_samples=300, confidence_level=0.95, min_pages=3, worst_lines=2, seed=1)
 # (page, transcription, reading of the base model, reading of the adapter)
@@ -50,6 +52,11 @@ def write_validation_set(
         write_predictions(root, reader, predictions[reader])
     shutil.copyfile(Path(__file__).parent.parent / "params.yaml", root / "params.yaml")
     return root
+
+
+def read_validation_lines(root: Path) -> list[Line]:
+    files = {reader: root / f"data/predictions/{reader}.jsonl" for reader in READERS}
+    return read_lines(read_metadata(root / "data/processed/metadata.json"), files)
 
 
 def write_predictions(root: Path, reader: str, predictions: Sequence[dict[str, Any]]) -> None:

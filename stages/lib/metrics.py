@@ -5,6 +5,9 @@ substitution counting 1, divided by the number of clusters of the transcription.
 runs of whitespace, line breaks included, collapsed to one space. Nothing is clipped: a prediction that is longer than
 its transcription can pass 100 %.
 
+Beside it stand the rate over Unicode code points, which equals that of jiwer and most tools; a lenient rate, whose
+rules are in lenient.py; and the word error rate. The arithmetic over clusters is that of dinglehopper.
+
 Counting functions return (errors, n), so that callers can add them up and divide once (the micro-average).
 """
 
@@ -17,6 +20,7 @@ from typing import Literal
 
 from rapidfuzz.distance import Levenshtein
 
+from stages.lib.lenient import RULES, Rule, forgive
 from stages.lib.text import collapse_whitespace, grapheme_clusters, to_nfc
 
 EditKind = Literal["equal", "substitution", "insertion", "deletion"]
@@ -45,7 +49,8 @@ class Score:
     """One prediction against its transcription, as counts that can be added over lines.
 
     characters: grapheme clusters of the transcription; insertions: characters read that are not there; deletions:
-    characters not read; code_points, words: of the transcription; exact, blank: of the prediction, compared as above.
+    characters not read; code_points, words: of the transcription; lenient_characters: of the transcription after the
+    rules of lenient.py, possibly 0; exact, blank: of the prediction, compared as above.
     """
 
     characters: int
@@ -54,6 +59,8 @@ class Score:
     substitutions: int
     code_points: int
     code_point_errors: int
+    lenient_characters: int
+    lenient_errors: int
     words: int
     word_errors: int
     exact: bool
@@ -85,6 +92,12 @@ def count_code_point_errors(truth: str, prediction: str) -> tuple[int, int]:
     """The same in Unicode code points, as jiwer and most tools count; equals `jiwer.cer` on comparable texts."""
     reference = comparable(truth)
     return Levenshtein.distance(reference, comparable(prediction)), len(reference)
+
+
+def count_lenient_errors(truth: str, prediction: str, rules: Sequence[Rule] = RULES) -> tuple[int, int]:
+    """The same in grapheme clusters after `rules` were applied to both; n is 0 for a line of punctuation alone."""
+    reference = grapheme_clusters(forgive(comparable(truth), rules))
+    return Levenshtein.distance(reference, grapheme_clusters(forgive(comparable(prediction), rules))), len(reference)
 
 
 def count_word_errors(truth: str, prediction: str) -> tuple[int, int]:
@@ -122,6 +135,7 @@ def score(truth: str, prediction: str) -> Score:
     """Everything that is counted on one line."""
     edits = align(truth, prediction)
     code_point_errors, code_points = count_code_point_errors(truth, prediction)
+    lenient_errors, lenient_characters = count_lenient_errors(truth, prediction)
     word_errors, words = count_word_errors(truth, prediction)
     return Score(
         characters=sum(len(edit.truth) for edit in edits),
@@ -130,6 +144,8 @@ def score(truth: str, prediction: str) -> Score:
         substitutions=sum(len(edit.truth) for edit in edits if edit.kind == "substitution"),
         code_points=code_points,
         code_point_errors=code_point_errors,
+        lenient_characters=lenient_characters,
+        lenient_errors=lenient_errors,
         words=words,
         word_errors=word_errors,
         exact=comparable(truth) == comparable(prediction),

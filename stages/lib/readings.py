@@ -1,4 +1,4 @@
-"""Readings: the validation lines with what each reader (base model, adapter) read on them, checked and scored.
+"""Readings: the validation lines with what each reader (base model, adapter, others) read on them, checked and scored.
 
 A prediction file that does not match the validation lines exactly is refused: a line left out would make the rate look
 better than it is.
@@ -7,9 +7,10 @@ better than it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,27 +19,43 @@ from stages.lib.metadata import Sample
 from stages.lib.metrics import Score, score
 
 READERS = ("base", "adapter")
+OWN_REMEDY = "run `dvc repro --force transcribe`"
+OTHERS_REMEDY = 'make the file again from data/processed (README, "Another OCR"), or remove it'
 SHOWN = 20  # ids, or lines that cannot be read, in one message
 
 
-class Prediction(BaseModel):
-    """One line of a prediction file, as `transcribe` writes it."""
+class PlainPrediction(BaseModel):
+    """One line of another reader's prediction file; what else stands there is ignored."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
     image_id: str
     prediction: str
+
+
+class Prediction(PlainPrediction):
+    """One line of a prediction file as `transcribe` writes it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
     new_tokens: int = Field(ge=0)
     runaway: bool = Field(description="hit max_new_tokens or loops")
     confidence: float = Field(ge=0, le=1, description="exp of the mean log-probability of the generated tokens")
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one reader made of one line."""
+class PlainReading:
+    """What some reader made of one line."""
+
+    prediction: PlainPrediction
+    score: Score
+
+
+@dataclass(frozen=True)
+class Reading(PlainReading):
+    """What base model or adapter made of one line, with confidence."""
 
     prediction: Prediction
-    score: Score
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,7 @@ class Line:
     sample: Sample
     base: Reading
     adapter: Reading
+    others: Mapping[str, PlainReading] = field(default_factory=dict)
 
     @property
     def page(self) -> str:
@@ -59,25 +77,36 @@ class Line:
         """Grapheme clusters of the transcription."""
         return self.base.score.characters
 
-    def reading(self, reader: str) -> Reading:
-        """The reading of "base" or "adapter"; KeyError for another name."""
-        return {"base": self.base, "adapter": self.adapter}[reader]
+    def reading(self, reader: str) -> PlainReading:
+        """The reading of "base", "adapter" or another reader; KeyError for an unknown name."""
+        return {"base": self.base, "adapter": self.adapter, **self.others}[reader]
 
 
-def read_predictions(path: Path, image_ids: Sequence[str]) -> dict[str, Prediction]:
+def readers_of(lines: Sequence[Line]) -> tuple[str, ...]:
+    """The names of all readers of these lines: base, adapter, then the others."""
+    return (*READERS, *lines[0].others)
+
+
+AnyPrediction = TypeVar("AnyPrediction", bound=PlainPrediction)
+
+
+def read_predictions(
+    path: Path, image_ids: Sequence[str], kind: type[AnyPrediction], remedy: str
+) -> dict[str, AnyPrediction]:
     """The predictions of a JSONL file by image id, exactly one for each of `image_ids`.
 
-    Raises Refusal that lists the lines which cannot be read and the missing, unknown and repeated ids.
+    `kind` is Prediction for the files of `transcribe`, PlainPrediction for those of others. Raises Refusal that lists
+    the lines which cannot be read and the missing, unknown and repeated ids, and names the `remedy`.
     """
     if not path.exists():
-        raise Refusal(f"{path.as_posix()} is missing; run `dvc repro transcribe` first")
-    predictions: list[Prediction] = []
+        raise Refusal(f"{path.as_posix()} is missing; {remedy}")
+    predictions: list[AnyPrediction] = []
     problems: list[str] = []
-    for number, row in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, row in enumerate(read_text(path).split("\n"), start=1):
         if not row.strip():
             continue
         try:
-            predictions.append(Prediction.model_validate_json(row))
+            predictions.append(kind.model_validate_json(row))
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
@@ -93,35 +122,66 @@ def read_predictions(path: Path, image_ids: Sequence[str]) -> dict[str, Predicti
     if problems:
         raise Refusal(
             f"{path.as_posix()} does not fit the {len(image_ids)} validation line(s); "
-            f"remedy: `dvc repro --force transcribe`\n  {_listed(problems, separator=chr(10) + '  ')}"
+            f"remedy: {remedy}\n  {_listed(problems, separator=chr(10) + '  ')}"
         )
     return {prediction.image_id: prediction for prediction in predictions}
 
 
-def read_lines(samples: Sequence[Sample], prediction_files: dict[str, Path]) -> list[Line]:
+def read_text(path: Path) -> str:
+    """A prediction file as text, with or without a byte order mark. Refusal when it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Refusal(
+            f"{path.as_posix()} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+
+
+def read_lines(
+    samples: Sequence[Sample], files: Mapping[str, Path], other_files: Mapping[str, Path] | None = None
+) -> list[Line]:
     """The validation samples among `samples` with their scored readings, in their order.
 
-    `prediction_files` has one path for each of READERS. Raises Refusal with the problems of all files at once.
+    `files` has one path for each of READERS, `other_files` one for each other reader by name. Raises Refusal with the
+    problems of all files at once.
     """
     validation = [sample for sample in samples if sample.split == "val"]
     if not validation:
         raise Refusal("data/processed/metadata.json has no validation sample; run `dvc repro prepare` again")
     image_ids = [sample.image_id for sample in validation]
-    readers: dict[str, dict[str, Prediction]] = {}
+    own: dict[str, dict[str, Prediction]] = {}
+    others: dict[str, dict[str, PlainPrediction]] = {}
     problems: list[str] = []
     for reader in READERS:
         try:
-            readers[reader] = read_predictions(prediction_files[reader], image_ids)
+            own[reader] = read_predictions(files[reader], image_ids, Prediction, OWN_REMEDY)
+        except Refusal as refusal:
+            problems.append(str(refusal))
+    for reader, path in (other_files or {}).items():
+        try:
+            others[reader] = read_predictions(path, image_ids, PlainPrediction, OTHERS_REMEDY)
         except Refusal as refusal:
             problems.append(str(refusal))
     if problems:
         raise Refusal("\n".join(problems))
 
     def reading(reader: str, sample: Sample) -> Reading:
-        prediction = readers[reader][sample.image_id]
+        prediction = own[reader][sample.image_id]
         return Reading(prediction, score(sample.text, prediction.prediction))
 
-    return [Line(sample, reading("base", sample), reading("adapter", sample)) for sample in validation]
+    def plain_reading(reader: str, sample: Sample) -> PlainReading:
+        prediction = others[reader][sample.image_id]
+        return PlainReading(prediction, score(sample.text, prediction.prediction))
+
+    return [
+        Line(
+            sample,
+            reading("base", sample),
+            reading("adapter", sample),
+            {reader: plain_reading(reader, sample) for reader in others},
+        )
+        for sample in validation
+    ]
 
 
 def _listed(names: Sequence[str], separator: str = ", ") -> str:

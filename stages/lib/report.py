@@ -11,7 +11,6 @@ import csv
 import hashlib
 import importlib.metadata
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +22,13 @@ from markupsafe import Markup
 
 from stages.lib import verdict
 from stages.lib.charts import Curve, draw_bars, draw_curve
+from stages.lib.confidence import review
 from stages.lib.files import write_text
 from stages.lib.metadata import Sample
-from stages.lib.metrics import align, comparable, count_confusions, count_wrong_characters, micro_average
+from stages.lib.metrics import align, comparable, count_confusions, count_wrong_characters
 from stages.lib.params import EvaluateParams
 from stages.lib.readings import READERS, Line
+from stages.lib.tables import by_page
 from stages.lib.text import grapheme_clusters
 from stages.lib.thumbnails import embed_pictures
 
@@ -87,7 +88,7 @@ def gather(sources: ReportSources) -> dict[str, Any]:
     confusions = count_confusions(pairs)
     rejected = _read_csv(sources.rejected_file)
     script = (TEMPLATE_FOLDER / "script.js").read_text(encoding="utf-8")
-    pages = score_pages(sources.lines)
+    pages = by_page(sources.lines)
     return {
         "verdict": verdict.judge(summary, sources.params.confidence_level, sources.params.min_pages),
         "summary": summary,
@@ -102,8 +103,8 @@ def gather(sources: ReportSources) -> dict[str, Any]:
         "comparable": comparable,
         "pages": pages,
         "page_names": name_pages(sources.lines),
-        "pages_end": max(0.01, *(row[reader] for row in pages for reader in READERS)),
-        "review": describe_review(sources.lines),
+        "pages_end": max(0.01, *(row[f"{reader}_cer"] for row in pages for reader in READERS)),
+        "review": next((row for row in review(sources.lines) if row["share"] == REVIEW_SHARE and row["found"]), None),
         "confusions": confusions[:CONFUSIONS_SHOWN],
         "confusions_left": len(confusions) - CONFUSIONS_SHOWN,
         "hard_characters": find_hard_characters(sources.samples, pairs),
@@ -139,36 +140,10 @@ def show_spaces(text: str) -> str:
     return text if text.isprintable() else " ".join(f"U+{ord(character):04X}" for character in text)
 
 
-def score_pages(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """Per page: its name, lines, characters, CER of base and adapter; the adapter's worst page first."""
-    by_page: dict[str, list[Line]] = {}
-    for line in lines:
-        by_page.setdefault(line.page, []).append(line)
-    rows = []
-    for page, own in by_page.items():
-        row: dict[str, Any] = {"page": page, "lines": len(own), "characters": sum(line.characters for line in own)}
-        for reader in READERS:
-            scores = [line.reading(reader).score for line in own]
-            row[reader] = micro_average((score.character_errors, score.characters) for score in scores)
-        rows.append(row)
-    return sorted(rows, key=lambda row: (-row["adapter"], row["page"]))
-
-
 def name_pages(lines: Sequence[Line]) -> dict[str, str]:
     """What the report calls each page: without the hand's name where there is only one hand."""
     several = len({line.sample.hand for line in lines}) > 1
     return {line.page: line.page if several else line.sample.page for line in lines}
-
-
-def describe_review(lines: Sequence[Line]) -> dict[str, Any] | None:
-    """What checking the least certain fifth of the lines would leave; None below ten lines or without errors."""
-    errors = sum(line.adapter.score.character_errors for line in lines)
-    if len(lines) < 10 or not errors:
-        return None
-    checked = sorted(lines, key=lambda line: line.adapter.prediction.confidence)[: math.ceil(REVIEW_SHARE * len(lines))]
-    found = sum(line.adapter.score.character_errors for line in checked)
-    left = (errors - found) / sum(line.characters for line in lines)
-    return {"lines": len(checked), "share": REVIEW_SHARE, "found": found / errors, "left": left}
 
 
 def find_hard_characters(samples: Sequence[Sample], pairs: Sequence[tuple[str, str]]) -> list[dict[str, str | int]]:

@@ -6,7 +6,8 @@ Refuses a model whose vision tower gives another number of tokens than the mode 
 Alone   python -m stages.encode
 
 Interrupted, it goes on behind the last complete shard. Augmented copies (`encode.copies`) are made for training
-pictures only; validation pictures are encoded as they are.
+pictures only; validation pictures are encoded as they are. The blank and printed pictures of lib/probes.py are encoded
+too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from stages.lib.images import open_image
 from stages.lib.metadata import METADATA, Sample, read_metadata
 from stages.lib.model import find_model, load_base_model
 from stages.lib.params import Params, read_params
+from stages.lib.probes import probe_pictures
 from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
 from stages.lib.views import read_view_sizes
 
@@ -63,12 +65,17 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
         if copy:
             image = augment(image, np.random.default_rng([params.encode.seed, int(sample.image_id), int(copy)]))
         writer.add(key, compute_vision_tokens(model, vision.views(image)))
+    probes = probe_pictures(samples)
+    for key, image in probes.items():
+        if key not in writer:
+            writer.add(key, compute_vision_tokens(model, vision.views(image)))
     tokens = sum(entry["tokens"] for entry in writer.images.values()) + sum(map(len, writer.pending.values()))
     writer.finish(features, {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": params.encode.copies})
     shutil.rmtree(unfinished, ignore_errors=True)
     return (
         f"encode: read {len(samples)} pictures; wrote {tokens:,} vision tokens of {len(keys)} views "
-        f"({params.encode.copies} augmented copies per training picture) to {features.as_posix()}; refused 0"
+        f"({params.encode.copies} augmented copies per training picture) and {len(probes)} probe pictures to "
+        f"{features.as_posix()}; refused 0"
     )
 
 

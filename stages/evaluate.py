@@ -1,6 +1,6 @@
 """Evaluate: what base model and adapter read becomes numbers and a report.
 
-Reads data/processed (metadata.json and the validation pictures), data/predictions/{base,adapter}.jsonl,
+Reads data/processed (metadata.json and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
 params.yaml and, where they exist, metrics/rejected.csv, metrics/train.json and metrics/curves/*.csv.
 Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's),
 metrics/tables/*.csv (every rate with its interval; CER by page, hand, length and script; calibration; review) and
@@ -24,6 +24,7 @@ from stages.lib.files import write_json, write_text
 from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.metrics import count_confusions
 from stages.lib.params import PARAMS_FILE, EvaluateParams, read_params
+from stages.lib.proof import find_problems, read_probes, summarise_probes
 from stages.lib.readings import READERS, Line, read_lines
 from stages.lib.report import ReportSources, write_report
 from stages.lib.summary import Rate, compare_rates, summarise
@@ -135,7 +136,8 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
     files = {reader: root / PREDICTIONS / f"{reader}.jsonl" for reader in READERS}
     lines = read_lines(samples, files)
     rates = compare_rates(lines, params)
-    summary: dict[str, Any] = _rounded(summarise(lines, rates))
+    probes = read_probes(root / PREDICTIONS / "probes.jsonl")
+    summary: dict[str, Any] = _rounded(summarise(lines, rates) | summarise_probes(probes, lines))
     texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
     metrics = root / METRICS
     write_json(metrics / "evaluation.json", summary)
@@ -163,6 +165,8 @@ def main() -> None:
         f"evaluate: read 2 x {summary['n_lines']} predictions of {summary['n_pages']} page(s), refused 0; "
         f"CER {summary['base']['cer']:.1%} -> {summary['adapter']['cer']:.1%}; wrote metrics/report/index.html"
     )
+    for problem in find_problems(summary).values():
+        print(f"evaluate: WARNING {problem}")
 
 
 if __name__ == "__main__":

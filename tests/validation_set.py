@@ -47,6 +47,15 @@ def write_validation_set(
                     "confidence": round(1 / number, 4),
                 }
             )
+    probes = [
+        {"probe": probe, "reader": reader, "image_id": image_id, "picture": image_id, "truth": text, "prediction": read}
+        for probe, reader, image_id, text, read in (
+            *(("blank", "adapter", sample["image_id"], sample["text"], "") for sample in samples[1:]),
+            ("printed", "base", "printed/00", "Вход", "Вход"),
+            ("printed", "adapter", "printed/00", "Вход", "Вход"),
+        )
+    ]
+    write_predictions(root, "probes", probes)
     write(root / "data/processed/metadata.json", json.dumps(samples, ensure_ascii=False))
     for reader in predictions:
         write_predictions(root, reader, predictions[reader])

@@ -1,0 +1,57 @@
+"""Probes: the same pictures for every data set, and exchanges that are exchanges."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from conftest import ROOT
+
+from stages.lib.metadata import Sample
+from stages.lib.probes import LINES, draw_printed, exchange, printed_lines, probe_pictures, probe_samples
+
+
+def validation(count: int, text: str = "line {}") -> list[Sample]:
+    return [
+        Sample(f"{n:05d}", f"{n}.jpg", text.format(n), f"{n}.jpg", f"p{n // 4}", "", 300 + n, 64, "val", str(n))
+        for n in range(count)
+    ]
+
+
+def test_printed_lines_are_the_same_pixels_every_time_and_unlike_each_other() -> None:
+    lines = printed_lines()
+    first, again = ([np.asarray(draw_printed(line)) for line in lines] for _ in range(2))
+    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+    assert len({line.text for line in lines}) == len({line.key for line in lines}) == len(lines) == 24
+
+
+def test_printed_texts_are_not_those_of_the_demo() -> None:
+    seen = "\n".join(
+        (ROOT / f"demo/texts/{name}").read_text(encoding="utf-8") for name in ("hand.tsv", "pretraining.txt")
+    )
+    assert not [line.text for line in printed_lines() if line.text in seen]
+
+
+def test_probed_lines_are_few_and_spread_over_all_pages() -> None:
+    assert probe_samples(validation(7)) == validation(7)
+    chosen = probe_samples(validation(100))
+    assert len(chosen) == LINES == len({sample.page for sample in chosen})
+    assert probe_samples([replace(sample, split="train") for sample in validation(3)]) == []
+
+
+def test_a_blank_picture_is_white_and_as_large_as_the_line() -> None:
+    pictures = probe_pictures(validation(2))
+    assert pictures["blank/00001"].size == (301, 64)
+    assert np.asarray(pictures["blank/00001"]).min() == 255
+    assert len(pictures) == 2 + 24
+
+
+def test_every_line_gets_the_picture_of_another_text() -> None:
+    samples = [*validation(3, "a"), *validation(3)]
+    exchanged = exchange(samples)
+    assert len(exchanged) == 6
+    assert all(sample.text != other.text for sample, other in zip(samples, exchanged, strict=True))
+
+
+def test_lines_of_one_text_cannot_be_exchanged() -> None:
+    assert exchange(validation(4, "a")) == [] == exchange(validation(1))

@@ -1,37 +1,52 @@
 """Evaluate: what base model and adapter read becomes numbers and a report.
 
 Reads data/processed (metadata.json and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
-params.yaml and, where they exist, metrics/rejected.csv, metrics/train.json and metrics/curves/*.csv.
+data/others/*.jsonl (what other readers read, see the README there), params.yaml and, where they exist,
+metrics/rejected.csv, metrics/train.json and metrics/curves/*.csv.
 Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's),
 metrics/tables/*.csv (every rate with its interval; CER by page, hand, length and script; calibration; review) and
 metrics/report/index.html. The same inputs give the same bytes: there is no time in any of them.
 Refuses prediction files that lack, repeat or add a line. Needs no GPU and no model; takes seconds.
 
 Alone: python -m stages.evaluate
+Another OCR beside them: python -m stages.evaluate --predictions other.jsonl --name tesseract
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from stages.lib.confidence import calibrate, review
-from stages.lib.failures import run_stage
+from stages.lib.failures import Refusal, run_stage
 from stages.lib.files import write_json, write_text
 from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.metrics import count_confusions
 from stages.lib.params import PARAMS_FILE, EvaluateParams, read_params
 from stages.lib.proof import find_problems, read_probes, summarise_probes
-from stages.lib.readings import READERS, Line, read_lines
+from stages.lib.readings import (
+    OTHERS_REMEDY,
+    READERS,
+    Line,
+    PlainPrediction,
+    read_lines,
+    read_predictions,
+    read_text,
+    readers_of,
+)
 from stages.lib.report import ReportSources, write_report
 from stages.lib.summary import Rate, compare_rates, summarise
 from stages.lib.tables import by_hand, by_length, by_leniency, by_page, by_script, confusion_cells
 
 PREDICTIONS = Path("data/predictions")
+OTHERS = Path("data/others")
 METRICS = Path("metrics")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 DIGITS = 6  # of every rate that is written
 
 LINES_HEADER = (
@@ -57,8 +72,10 @@ def _rounded(value: Any) -> Any:
     return round(value, DIGITS) if isinstance(value, float) else value
 
 
-def write_lines(path: Path, lines: Iterable[Line]) -> None:
-    """A CSV row per validation line with both readings, in the given order; texts exactly as they were read."""
+def write_lines(path: Path, lines: Sequence[Line]) -> None:
+    """A CSV row per validation line with all readings, in the given order; texts exactly as they were read."""
+    names = [name for name in readers_of(lines) if name not in READERS]
+    header = [*LINES_HEADER, *(f"{name}_{column}" for name in names for column in ("cer", "prediction"))]
     rows = [
         (
             line.sample.image_id,
@@ -74,10 +91,15 @@ def write_lines(path: Path, lines: Iterable[Line]) -> None:
             line.adapter.prediction.confidence,
             str(line.base.prediction.runaway).lower(),
             str(line.adapter.prediction.runaway).lower(),
+            *(
+                cell
+                for name in names
+                for cell in (round(line.others[name].score.cer, DIGITS), line.others[name].prediction.prediction)
+            ),
         )
         for line in lines
     ]
-    _write_csv(path, LINES_HEADER, rows)
+    _write_csv(path, header, rows)
 
 
 def write_confusions(path: Path, confusions: Iterable[tuple[str, str, int]]) -> None:
@@ -134,7 +156,7 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
     """
     samples = read_metadata(root / METADATA)
     files = {reader: root / PREDICTIONS / f"{reader}.jsonl" for reader in READERS}
-    lines = read_lines(samples, files)
+    lines = read_lines(samples, files, other_files(root))
     rates = compare_rates(lines, params)
     probes = read_probes(root / PREDICTIONS / "probes.jsonl")
     summary: dict[str, Any] = _rounded(summarise(lines, rates) | summarise_probes(probes, lines))
@@ -159,7 +181,41 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
     return summary
 
 
+def other_files(root: Path) -> dict[str, Path]:
+    """The prediction files of other readers below `root`, by name; Refusal for a name that cannot be a column."""
+    files = {path.stem: path for path in sorted((root / OTHERS).glob("*.jsonl"))}
+    for name, path in files.items():
+        _check_name(name, path.relative_to(root))
+    return files
+
+
+def keep_predictions(root: Path, path: Path, name: str) -> None:
+    """Take another reader's prediction file into data/others; Refusal when it does not fit the validation lines."""
+    _check_name(name, path)
+    image_ids = [sample.image_id for sample in read_metadata(root / METADATA) if sample.split == "val"]
+    read_predictions(path, image_ids, PlainPrediction, OTHERS_REMEDY)
+    write_text(root / OTHERS / f"{name}.jsonl", read_text(path))
+
+
+def _check_name(name: str, path: Path) -> None:
+    if name in READERS or not NAME.fullmatch(name):
+        raise Refusal(
+            f"{path.as_posix()}: {name!r} cannot be the name of a reader; use Latin letters, digits, '.', '-' and '_', "
+            f"and neither of {', '.join(READERS)} (--name)"
+        )
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m stages.evaluate", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="another OCR's JSONL file (data/others/README.md)"
+    )
+    parser.add_argument("--name", help="what to call that OCR; else the file's name")
+    arguments = parser.parse_args()
+    if arguments.predictions:
+        keep_predictions(Path(), arguments.predictions, arguments.name or arguments.predictions.stem)
+    elif arguments.name:
+        parser.error("--name needs --predictions")
     summary = evaluate(Path(), read_params().evaluate)
     print(
         f"evaluate: read 2 x {summary['n_lines']} predictions of {summary['n_pages']} page(s), refused 0; "

@@ -20,7 +20,7 @@ from stages.lib.metrics import Score, score
 
 READERS = ("base", "adapter")
 OWN_REMEDY = "run `dvc repro --force transcribe`"
-OTHERS_REMEDY = 'make the file again from data/processed (README, "Another OCR"), or remove it'
+OTHERS_REMEDY = "make the file as data/others/README.md says, or remove it"
 SHOWN = 20  # ids, or lines that cannot be read, in one message
 
 

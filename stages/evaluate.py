@@ -27,7 +27,7 @@ from stages.lib.failures import Refusal, run_stage
 from stages.lib.files import write_json, write_text
 from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.metrics import count_confusions
-from stages.lib.params import PARAMS_FILE, EvaluateParams, read_params
+from stages.lib.params import EvaluateParams, read_params
 from stages.lib.proof import find_problems, read_probes, summarise_probes
 from stages.lib.readings import (
     OTHERS_REMEDY,
@@ -170,12 +170,9 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
         root=root,
         samples=samples,
         lines=lines,
+        rates=rates,
         summary=summary,
         params=params,
-        train_file=metrics / "train.json",
-        curves_folder=metrics / "curves",
-        rejected_file=metrics / "rejected.csv",
-        params_file=root / PARAMS_FILE,
     )
     write_report(metrics / "report" / "index.html", sources)
     return summary

@@ -4,8 +4,8 @@ Reads data/processed (metadata.json and the validation pictures), data/predictio
 data/others/*.jsonl (what other readers read, see the README there), params.yaml and, where they exist,
 metrics/rejected.csv, metrics/train.json and metrics/curves/*.csv.
 Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's),
-metrics/tables/*.csv (every rate with its interval; CER by page, hand, length and script; calibration; review) and
-metrics/report/index.html. The same inputs give the same bytes: there is no time in any of them.
+metrics/tables/*.csv (every rate with its interval; CER by page, hand, length and script; calibration; review),
+metrics/report/index.html and metrics/gallery/*.svg. The same inputs give the same bytes: there is no time in them.
 Refuses prediction files that lack, repeat or add a line. Needs no GPU and no model; takes seconds.
 
 Alone: python -m stages.evaluate
@@ -25,6 +25,7 @@ from typing import Any
 from stages.lib.confidence import calibrate, review
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.files import write_json, write_text
+from stages.lib.gallery import write_gallery
 from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.metrics import count_confusions
 from stages.lib.params import EvaluateParams, read_params
@@ -175,6 +176,7 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
         params=params,
     )
     write_report(metrics / "report" / "index.html", sources)
+    write_gallery(metrics / "gallery", lines, root)
     return summary
 
 

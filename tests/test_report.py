@@ -14,9 +14,8 @@ import pytest
 from validation_set import PARAMS, ROWS, read_predictions, write, write_predictions, write_validation_set
 
 from stages.evaluate import evaluate
-from stages.lib.metrics import comparable
 from stages.lib.records import read_curves
-from stages.lib.report import mark_differences, show_spaces
+from stages.lib.report import show_spaces
 
 CHROMIUM = shutil.which("chromium")
 EVIL = "<script>alert('x')</script> & \"quoted\""
@@ -244,16 +243,6 @@ def test_the_commit_is_named_where_there_is_one(tmp_path: Path) -> None:
     assert "at commit" not in write_report(root)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
     assert re.search(r"at commit <code>[0-9a-f]{12}</code>", write_report(root))
-
-
-def test_differences_give_the_prediction_back_and_name_what_is_missing() -> None:
-    stretches = mark_differences("номер дома 14.", "немер  дома14.ю")
-    assert "".join(text for kind, text in stretches if kind != "deletion") == comparable("немер  дома14.ю")
-    assert [stretch for stretch in stretches if stretch[0] != "equal"] == [
-        ("substitution", "е"),
-        ("deletion", " "),
-        ("insertion", "ю"),
-    ]
 
 
 def test_the_hand_is_named_only_where_there_are_several(tmp_path: Path) -> None:

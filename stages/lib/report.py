@@ -24,7 +24,7 @@ from stages.lib.confidence import calibrate, review
 from stages.lib.examples import find_examples
 from stages.lib.files import write_text
 from stages.lib.metadata import Sample
-from stages.lib.metrics import align, comparable, count_confusions, count_wrong_characters
+from stages.lib.metrics import comparable, count_confusions, count_wrong_characters, mark_differences
 from stages.lib.params import EvaluateParams
 from stages.lib.proof import find_problems
 from stages.lib.readings import Line, readers_of
@@ -211,14 +211,6 @@ def _gather_proof(sources: ReportSources) -> dict[str, Any]:
             if any(value is not None for _, value in shown)
         ],
     }
-
-
-def mark_differences(truth: str, prediction: str) -> list[tuple[str, str]]:
-    """The prediction as (kind, text) stretches; the text of a "deletion" is what is missing from the prediction."""
-    return [
-        (edit.kind, "".join(edit.truth if edit.kind == "deletion" else edit.prediction))
-        for edit in align(truth, prediction)
-    ]
 
 
 def show_spaces(text: str) -> str:

@@ -4,8 +4,8 @@ Reads data/processed (metadata.json and the validation pictures), data/predictio
 data/others/*.jsonl (what other readers read, see the README there), params.yaml and, where they exist,
 metrics/rejected.csv, metrics/train.json and metrics/curves/*.csv.
 Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's),
-metrics/tables/*.csv (every rate with its interval; CER by page, hand, length and script; calibration; review) and
-metrics/report/index.html. The same inputs give the same bytes: there is no time in any of them.
+metrics/tables/*.csv (every rate with its interval; CER by page, hand, length and script; calibration; review),
+metrics/report/index.html and metrics/gallery/*.svg. The same inputs give the same bytes: there is no time in them.
 Refuses prediction files that lack, repeat or add a line. Needs no GPU and no model; takes seconds.
 
 Alone: python -m stages.evaluate
@@ -25,9 +25,10 @@ from typing import Any
 from stages.lib.confidence import calibrate, review
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.files import write_json, write_text
+from stages.lib.gallery import write_gallery
 from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.metrics import count_confusions
-from stages.lib.params import PARAMS_FILE, EvaluateParams, read_params
+from stages.lib.params import EvaluateParams, read_params
 from stages.lib.proof import find_problems, read_probes, summarise_probes
 from stages.lib.readings import (
     OTHERS_REMEDY,
@@ -170,14 +171,12 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
         root=root,
         samples=samples,
         lines=lines,
+        rates=rates,
         summary=summary,
         params=params,
-        train_file=metrics / "train.json",
-        curves_folder=metrics / "curves",
-        rejected_file=metrics / "rejected.csv",
-        params_file=root / PARAMS_FILE,
     )
     write_report(metrics / "report" / "index.html", sources)
+    write_gallery(metrics / "gallery", lines, root)
     return summary
 
 

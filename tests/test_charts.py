@@ -41,6 +41,14 @@ def test_a_curve_runs_from_left_to_right_and_down_as_the_loss_falls() -> None:
     assert [series.name for series in curve.series] == ["train"]
     assert curve.series[0].points == "50.00,0.00 100.00,50.00"
     assert curve.series[0].last == 1.0
+    assert curve.series[0].dots == ((50, 0), (100, 50))
+
+
+def test_a_curve_may_end_before_its_axis_does() -> None:
+    curve = draw_curve({"cer": [(0, 40.0), (50, 20.0)]}, x_end=100)
+    assert curve is not None
+    assert curve.series[0].dots[-1] == (50, 50)
+    assert curve.x_ticks[-1].position == 100
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_last_value() -> None:

@@ -16,6 +16,7 @@ from stages.lib.metrics import (
     count_confusions,
     count_word_errors,
     count_wrong_characters,
+    mark_differences,
     micro_average,
     score,
 )
@@ -103,6 +104,16 @@ def test_an_alignment_gives_both_texts_back_and_costs_the_distance() -> None:
         counted = score(truth, prediction)
         assert counted.character_errors == count_character_errors(truth, prediction)[0]
         assert counted.characters == count_character_errors(truth, prediction)[1]
+
+
+def test_differences_give_the_prediction_back_and_name_what_is_missing() -> None:
+    stretches = mark_differences("номер дома 14.", "немер  дома14.ю")
+    assert "".join(text for kind, text in stretches if kind != "deletion") == comparable("немер  дома14.ю")
+    assert [stretch for stretch in stretches if stretch[0] != "equal"] == [
+        ("substitution", "е"),
+        ("deletion", " "),
+        ("insertion", "ю"),
+    ]
 
 
 def test_edits_are_counted_by_kind() -> None:

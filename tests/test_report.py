@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -10,11 +11,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from validation_set import PARAMS, ROWS, write, write_validation_set
+from validation_set import PARAMS, ROWS, read_predictions, write, write_predictions, write_validation_set
 
 from stages.evaluate import evaluate
-from stages.lib.metrics import comparable
-from stages.lib.report import mark_differences, read_curves, show_spaces
+from stages.lib.records import read_curves
+from stages.lib.report import show_spaces
 
 CHROMIUM = shutil.which("chromium")
 EVIL = "<script>alert('x')</script> & \"quoted\""
@@ -138,20 +139,110 @@ def test_training_data_and_settings_are_told_where_they_are_recorded(tmp_path: P
     write(root / "metrics/curves/val_loss.csv", "step,loss\n10,2.0\n20,1.0\n")
     write(root / "metrics/rejected.csv", "file,row,reason\na.jpg,3,too small: 1 x 1 px\nb.jpg,4,too small: 2 x 1 px\n")
     page = write_report(root)
-    assert "It looks at the pictures:" in page and "1,200" in page
+    assert "0.40 with own pictures, 5.00" in page and "1,200" in page
     assert '<polyline class="series1" points="50.00,0.00 100.00,50.00"/>' in page
     assert "2 × too small" in page and "too small: 2 x 1 px" in page
     assert "bootstrap_samples" in page
 
 
-def test_differences_give_the_prediction_back_and_name_what_is_missing() -> None:
-    stretches = mark_differences("номер дома 14.", "немер  дома14.ю")
-    assert "".join(text for kind, text in stretches if kind != "deletion") == comparable("немер  дома14.ю")
-    assert [stretch for stretch in stretches if stretch[0] != "equal"] == [
-        ("substitution", "е"),
-        ("deletion", " "),
-        ("insertion", "ю"),
+def many_rows(count: int) -> list[tuple[str, str, str, str]]:
+    """Lines on pages of four, the fewer errors the later: what the set says by heart is "ш" for "щ"."""
+    truth = "щука, ёж и Mac № 5"
+    return [(f"p{n // 4:03d}", truth, truth.replace("а", "о"), truth.replace("щ", "ш")[n % 3 :]) for n in range(count)]
+
+
+def test_the_six_questions_are_answered_in_front(tmp_path: Path) -> None:
+    page = without_markup(write_report(write_validation_set(tmp_path, many_rows(24)))).replace("\u00a0", " ")
+    for question, answer in (
+        ("Has it improved?", ("No, it has become worse", "Not shown", "Yes, it has improved")),
+        ("How sure is that?", ("percentage points",)),
+        ("Does it look at the pictures, or recite?", ("It looks at the pictures",)),
+        ("What goes wrong?", ("“щ” read as “ш” (8 times)",)),
+        ("Which lines should I check?", ("5 lines with the lowest confidence (20 % of all)",)),
+        ("What should I annotate next?", ("Lines with “щ”",)),
+    ):
+        after = page.partition(question)[2][:400]
+        assert any(words in after for words in answer), (question, after)
+
+
+def test_every_reader_is_a_column_of_the_one_table(tmp_path: Path) -> None:
+    root = write_validation_set(tmp_path)
+    rows = [json.dumps({"image_id": f"{n:05d}", "prediction": "да"}) for n in range(2, 6)]
+    write(root / "data/others/tesseract.jsonl", "\n".join(rows))
+    page = write_report(root)
+    heads = re.findall(r"<thead><tr>(.*?)</tr>", page)
+    assert [without_markup(cell) for cell in re.findall(r"<th.*?</th>", heads[0])] == [
+        *("Measure", "Base model", "With adapter", "tesseract")
     ]
+    assert all("<dt>tesseract</dt>" in card for card in cards(page))
+    rates = re.search(r"Runaway outputs.*?</tr>", page)
+    assert rates is not None and rates[0].count("<td>") == 3 and "<td>–</td>" in rates[0]
+
+
+def test_the_lenient_rules_are_visible_with_what_each_forgives(tmp_path: Path) -> None:
+    page = write_report(write_validation_set(tmp_path))
+    table = page.partition('id="lenient"')[2].partition("</table>")[0]
+    assert [rule for rule in ("case", "ё", "quotes", "dashes", "punctuation") if f">{rule} <" in table] == [
+        *("case", "ё", "quotes", "dashes", "punctuation")
+    ]
+    assert "<details" not in page[: page.index(table)]
+
+
+def test_a_confusion_is_shown_with_the_picture_of_a_line_and_the_spot(tmp_path: Path) -> None:
+    page = write_report(write_validation_set(tmp_path))
+    example = re.search(r'<li class="example">.*?</li>', page, re.DOTALL)
+    assert example is not None
+    assert 'src="data:image/jpeg;base64,' in example[0] and 'href="#line-00003"' in example[0]
+    assert re.findall("<mark>(.)</mark>", example[0]) == ["5", "6"]
+
+
+def test_errors_by_length_and_script_are_tables_where_there_is_more_than_one_row(tmp_path: Path) -> None:
+    page = write_report(write_validation_set(tmp_path))
+    assert "By length of the line" in page and "6–10" in page and "By script" in page and "Cyrillic" in page
+    assert "By hand" not in page
+
+
+def test_confidence_is_drawn_and_told_in_figures_where_there_are_lines_enough(tmp_path: Path) -> None:
+    few = write_report(write_validation_set(tmp_path / "few"))
+    assert "Too few lines to say" in few and "calibration" not in few.partition("</style>")[2]
+    page = write_report(write_validation_set(tmp_path / "many", many_rows(40)))
+    figure = re.search(r'<figure class="curve calibration".*?</figure>', page, re.DOTALL)
+    assert figure is not None and figure[0].count('class="mark"') == 8
+    assert "What checking by hand leaves" in page
+
+
+def test_warnings_stand_in_front_with_their_codes(tmp_path: Path) -> None:
+    root = write_validation_set(tmp_path)
+    assert 'aria-label="Warnings"' not in write_report(root)
+    probes = [row for row in read_predictions(root, "probes") if row["probe"] == "printed"]
+    write_predictions(root, "probes", [{**row, "prediction": row["reader"].replace("base", "Вход")} for row in probes])
+    write(root / "metrics/train.json", '{"findings": {"TRAIN-001": "nothing was learned"}}')
+    page = write_report(root)
+    front = page.partition('aria-label="Warnings"')[2].partition("</section>")[0]
+    assert "EVAL-003" in front and "TRAIN-001" in front and "nothing was learned" in front
+
+
+def test_readiness_findings_are_told_with_their_remedy_and_are_absent_without_a_file(tmp_path: Path) -> None:
+    root = write_validation_set(tmp_path)
+    assert "Readiness" not in write_report(root)
+    findings = [
+        {"code": "DATA-007", "level": "warning", "seen": "+ in no training <text>", "remedy": "add lines"},
+        {"code": "ENV-001", "title": "Python", "level": "ready", "seen": "3.11", "remedy": ""},
+    ]
+    write(root / "metrics/readiness.json", json.dumps({"findings": findings}))
+    page = write_report(root)
+    assert "DATA-007</strong>: + in no training &lt;text&gt;" in page and "add lines" in page
+    assert page.index("DATA-007") < page.index("What was checked and is in order") < page.index("ENV-001")
+
+
+def test_the_commit_is_named_where_there_is_one(tmp_path: Path) -> None:
+    root = write_validation_set(tmp_path)
+    assert "at commit" not in write_report(root)
+    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert "at commit" not in write_report(root)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    assert re.search(r"at commit <code>[0-9a-f]{12}</code>", write_report(root))
 
 
 def test_the_hand_is_named_only_where_there_are_several(tmp_path: Path) -> None:

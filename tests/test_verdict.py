@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from stages.lib.verdict import count, describe_loss, interval, judge, percent
+from stages.lib.verdict import (
+    count,
+    describe_confidence,
+    describe_confusions,
+    describe_loss,
+    describe_next,
+    describe_reading,
+    interval,
+    judge,
+    percent,
+)
 
 
 def summary(
@@ -84,12 +94,43 @@ def test_more_errors_than_characters_are_not_called_a_share_of_the_characters() 
     assert "of the characters wrong" not in headline
 
 
-def test_looking_at_the_pictures_shows_in_the_loss() -> None:
+READS = {"n_lines": 24, "cer": 0.3, "cer_exchanged_pictures": 0.9, "cer_blank_pictures": 0.95}
+
+
+def test_whether_it_reads_is_said_with_all_three_rates() -> None:
+    sentence = describe_reading(READS, recites=False).replace("\u00a0", " ")
+    assert sentence.startswith("It looks at the pictures")
+    assert all(figure in sentence for figure in ("30.0 %", "90.0 %", "95.0 %", "24 lines"))
+    assert describe_reading(READS, recites=True).startswith("It may recite")
+    assert "other lines" not in describe_reading({**READS, "cer_exchanged_pictures": None}, recites=False)
+
+
+def test_the_loss_is_told_where_it_can_be_compared() -> None:
     train = {"val_loss": 0.4, "val_loss_shuffled_pictures": 5.0, "val_lines": 30}
-    assert str(describe_loss(train)).startswith("It looks at the pictures")
-    assert str(describe_loss({**train, "val_loss_shuffled_pictures": 0.45})).startswith("It may recite")
+    assert "0.40 with own pictures, 5.00" in str(describe_loss(train))
     assert describe_loss({**train, "val_lines": 1}) is None
     assert describe_loss({"val_loss": 0.4}) is None
+
+
+def test_confusions_are_named_in_words() -> None:
+    sentence = describe_confusions([("о", "а", 4), (" ", "", 2), ("", "ъ", 1), ("б", "в", 1)]).replace("\u00a0", " ")
+    assert sentence == (
+        "Most often: “о” read as “а” (4 times), a space not read (2 times), “ъ” read where nothing is written (1 time)."
+    )
+    assert describe_confusions([]).startswith("Nothing")
+
+
+def test_what_to_annotate_next_names_characters_or_says_that_none_stands_out() -> None:
+    assert describe_next(["ъ", " "]).startswith("Lines with “ъ”, a space:")
+    assert describe_next([]).startswith("More pages")
+
+
+@pytest.mark.parametrize(
+    ("correlation", "answer"), [(-0.9, "Yes"), (-0.5, "Yes"), (-0.3, "Somewhat"), (-0.1, "No"), (0.7, "No")]
+)
+def test_confidence_is_called_a_guide_only_where_it_is_one(correlation: float, answer: str) -> None:
+    assert str(describe_confidence(correlation)).startswith(answer)
+    assert describe_confidence(None) is None
 
 
 def test_numbers_are_written_for_people() -> None:

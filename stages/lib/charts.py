@@ -33,12 +33,12 @@ class Bar:
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a curve: its name, the points of an SVG polyline, its last value and how many values it has."""
+    """One line of a curve: its name, the points of an SVG polyline, the same points as pairs, and its last value."""
 
     name: str
     points: str
+    dots: tuple[tuple[float, float], ...]
     last: float
-    values: int
 
 
 @dataclass(frozen=True)
@@ -74,23 +74,24 @@ def draw_bars(rows: Sequence[tuple[str, float, float | None, float | None]]) -> 
     return bars, [Tick(100 * tick / ticks[-1], f"{tick:g}") for tick in ticks]
 
 
-def draw_curve(columns: dict[str, list[tuple[float, float]]]) -> Curve | None:
-    """A curve for {name: [(step, value), ...]}; None when no series has two points."""
+def draw_curve(columns: dict[str, list[tuple[float, float]]], x_end: float | None = None) -> Curve | None:
+    """A curve for {name: [(step, value), ...]} from 0 to `x_end`, or to the last step; None without two points."""
     drawable = {name: points for name, points in columns.items() if len(points) >= 2}
     if not drawable:
         return None
     highest = max(value for points in drawable.values() for _, value in points)
     y_values = nice_ticks(highest if highest > 0 else 1.0)
-    x_end = max(step for points in drawable.values() for step, _ in points)
+    x_end = x_end or max(step for points in drawable.values() for step, _ in points)
     x_values = [tick for tick in nice_ticks(x_end) if tick <= x_end]
 
-    def polyline(points: Sequence[tuple[float, float]]) -> str:
+    def draw(name: str, points: Sequence[tuple[float, float]]) -> Series:
         stride = max(1, len(points) // MAX_POINTS)
         kept = [*points[:-1:stride], points[-1]]
-        return " ".join(f"{100 * step / x_end:.2f},{100 - 100 * value / y_values[-1]:.2f}" for step, value in kept)
+        dots = tuple((100 * step / x_end, 100 - 100 * value / y_values[-1]) for step, value in kept)
+        return Series(name, " ".join(f"{x:.2f},{y:.2f}" for x, y in dots), dots, points[-1][1])
 
     return Curve(
-        series=tuple(Series(name, polyline(rows), rows[-1][1], len(rows)) for name, rows in drawable.items()),
+        series=tuple(draw(name, points) for name, points in drawable.items()),
         x_ticks=tuple(Tick(100 * tick / x_end, f"{tick:g}") for tick in x_values),
         y_ticks=tuple(Tick(100 - 100 * tick / y_values[-1], f"{tick:g}") for tick in y_values),
     )

@@ -131,6 +131,14 @@ def align(truth: str, prediction: str) -> list[Edit]:
     ]
 
 
+def mark_differences(truth: str, prediction: str) -> list[tuple[str, str]]:
+    """The prediction as (kind, text) stretches; the text of a "deletion" is what is missing from the prediction."""
+    return [
+        (edit.kind, "".join(edit.truth if edit.kind == "deletion" else edit.prediction))
+        for edit in align(truth, prediction)
+    ]
+
+
 def score(truth: str, prediction: str) -> Score:
     """Everything that is counted on one line."""
     edits = align(truth, prediction)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,7 +10,11 @@ State = Literal["improved", "worse", "open", "too few"]
 
 PAGES_FOR_GOOD_INTERVALS = 20  # below it, percentile bootstrap intervals over clusters come out too narrow
 WORD_LETTERS = 8  # of the example that shows how little a short validation set can say
-SHUFFLED_LOSS_MARGIN = 0.1  # nats per token, as the finding TRAIN-003 of `train`
+MOST_FREQUENT = 3  # confusions named in the verdict
+GOOD_GUIDE, SOME_GUIDE = (
+    -0.5,
+    -0.2,
+)  # rank correlations of confidence and CER, from which on confidence is called a guide
 NBSP = "\u00a0"
 
 
@@ -156,15 +161,73 @@ def _general_limits() -> tuple[str, ...]:
     )
 
 
-def describe_loss(train: dict[str, Any]) -> str | None:
-    """Whether it looks at the pictures or recites, from train.json; None when that is missing or rests on one line.
+def describe_reading(reads: dict[str, Any], recites: bool) -> str:
+    """Whether it looks at the pictures or recites, from `reads` of evaluation.json and what proof.py found.
 
-    A model that looks at its pictures must lose much when the pictures are exchanged among the lines.
+    A model that looks at its pictures must make far more errors when it is shown others, or none.
     """
+    wrong = [
+        f"with {words} {percent(reads[key])}"
+        for key, words in (
+            ("cer_exchanged_pictures", "the pictures of other lines"),
+            ("cer_blank_pictures", "blank pictures"),
+        )
+        if reads[key] is not None
+    ]
+    figures = f"with its own pictures {percent(reads['cer'])} of the characters are wrong, {', '.join(wrong)}"
+    on = f"({count(reads['n_lines'], 'line')})"
+    if recites:
+        return f"It may recite rather than read: {figures} {on}."
+    return f"It looks at the pictures: {figures} {on}."
+
+
+def describe_confusions(confusions: Sequence[tuple[str, str, int]]) -> str:
+    """The most frequent confusions in words."""
+    if not confusions:
+        return "Nothing: every character was read."
+    named = [
+        f"{_confusion(written, read)} ({count(times, 'time')})" for written, read, times in confusions[:MOST_FREQUENT]
+    ]
+    return f"Most often: {', '.join(named)}."
+
+
+def _confusion(written: str, read: str) -> str:
+    if not written:
+        return f"{_quoted(read)} read where nothing is written"
+    return f"{_quoted(written)} not read" if not read else f"{_quoted(written)} read as {_quoted(read)}"
+
+
+def _quoted(character: str) -> str:
+    return "a space" if character == " " else f"“{character}”"
+
+
+def describe_next(characters: Sequence[str]) -> str:
+    """What to annotate next, from the characters that are often wrong and rare in training."""
+    if not characters:
+        return "More pages like these: no single character stands out as both hard and rare in training."
+    return (
+        f"Lines with {', '.join(_quoted(character) for character in characters)}: often wrong here, and among the "
+        "rarest in training."
+    )
+
+
+def describe_confidence(correlation: float | None) -> str | None:
+    """Whether a low confidence means a high CER, from the rank correlation of the two; None without one."""
+    if correlation is None:
+        return None
+    figure = f"(rank correlation of confidence and CER {correlation:.2f}; −1 would be a perfect guide)".replace(
+        "-", "−"
+    )
+    if correlation <= GOOD_GUIDE:
+        return f"Yes: the less certain lines are the worse ones {figure}."
+    if correlation <= SOME_GUIDE:
+        return f"Somewhat: less certain lines tend to be worse {figure}."
+    return f"No: on these lines confidence is no guide {figure}."
+
+
+def describe_loss(train: dict[str, Any]) -> str | None:
+    """The validation loss with own and exchanged pictures, from train.json; None when it is missing or of one line."""
     loss, shuffled = train.get("val_loss"), train.get("val_loss_shuffled_pictures")
     if loss is None or shuffled is None or train.get("val_lines") == 1:
         return None
-    figures = f"validation loss {loss:.2f} with the right pictures, {shuffled:.2f} with pictures exchanged among lines"
-    if shuffled >= loss + SHUFFLED_LOSS_MARGIN:
-        return f"It looks at the pictures: {figures}."
-    return f"It may recite rather than read: {figures}. A model that looks at its pictures does far worse then."
+    return f"The validation loss per token is {loss:.2f} with own pictures, {shuffled:.2f} with those of other lines."

@@ -136,11 +136,11 @@ class SecondEpoch(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 0:
-            self.counter.__enter__()
+            self.counter.__enter__()  # type: ignore[no-untyped-call]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 1:
-            self.counter.__exit__(None, None, None)
+            self.counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self.first_step_flops = float(self.counter.get_total_flops())
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -215,7 +215,7 @@ def run_usual(params: Params) -> dict[str, Any]:
     trainer = Trainer(
         model=add_adapter(model, lora_config(params.train, str(folder), None)),
         args=arguments,
-        train_dataset=samples,  # type: ignore[arg-type]
+        train_dataset=samples,
         data_collator=collator,
     )
     lengths = [
@@ -227,8 +227,8 @@ def run_usual(params: Params) -> dict[str, Any]:
 
 def measure(trainer: Trainer, samples: int, tokens: int, params: Params, before_mb: float) -> dict[str, Any]:
     """Figures of the second epoch of a Trainer's run; `before_mb` is the memory that the libraries took."""
-    trainer.args.eval_strategy = trainer.args.save_strategy = "no"  # type: ignore[assignment]
-    trainer.args.logging_strategy = "no"  # type: ignore[assignment]
+    trainer.args.eval_strategy = trainer.args.save_strategy = "no"
+    trainer.args.logging_strategy = "no"
     timer = SecondEpoch()
     trainer.add_callback(timer)
     trainer.train()

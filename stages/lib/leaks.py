@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stages.lib.duplicates import SAME_PICTURE, Picture, close_fingerprints, similarity
+from stages.lib.duplicates import SAME_PICTURE, Picture, close_fingerprints_across, similarity
 from stages.lib.splits import Split, SplitSample, comparable_text
 
 SIDES = ("train", "val", "test")
@@ -51,12 +51,7 @@ def check_split(
 
     texts = shared([comparable_text(sample.text) for sample in samples])
     identical = {text for text in texts if len(text) >= same_text_characters}
-    kept = trained + held_out
-    across = [
-        (pictures[kept[i]], pictures[kept[j]])
-        for i, j in close_fingerprints([pictures[i] for i in kept])
-        if (sides[kept[i]] == "train") != (sides[kept[j]] == "train")
-    ]
+    across = [(pictures[i], pictures[j]) for i, j in close_fingerprints_across(pictures, held_out, trained)]
     return Checks(
         pages_on_both_sides=len(shared([(sample.hand, sample.page) for sample in samples])),
         identical_texts=len(identical),

@@ -128,11 +128,11 @@ def _rate_row(rate: Rate) -> dict[str, Any]:
         "reader": rate.reader,
         "rate": rate.name,
         "value": rate.value,
-        "low": interval and interval.low,
-        "high": interval and interval.high,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
         "minus_adapter": rate.difference,
-        "minus_adapter_low": difference and difference.low,
-        "minus_adapter_high": difference and difference.high,
+        "minus_adapter_low": difference.low if difference else None,
+        "minus_adapter_high": difference.high if difference else None,
         "p_value": rate.p_value,
     }
 

@@ -32,7 +32,7 @@ def test_a_difference_is_the_reader_minus_the_adapter_with_interval_and_p_value(
         base, adapter = rates["base", name], rates["adapter", name]
         assert adapter.difference is adapter.p_value is None
         assert base.difference == pytest.approx((base.value or 0) - (adapter.value or 0))
-        assert base.difference_interval is not None and base.p_value is not None
+        assert base.difference is not None and base.difference_interval is not None and base.p_value is not None
         assert base.difference_interval.low <= base.difference <= base.difference_interval.high
     assert rates["base", "cer"].p_value == pytest.approx(1 / 301)  # no swap of twelve pages is as extreme
     assert rates["base", "blank_rate"].p_value == 1
@@ -40,7 +40,7 @@ def test_a_difference_is_the_reader_minus_the_adapter_with_interval_and_p_value(
 
 def test_below_min_pages_no_rate_has_an_interval_or_p_value(tmp_path: Path) -> None:
     for rate in rates_of(tmp_path, ROWS, min_pages=13).values():
-        assert rate.interval is rate.difference_interval is rate.p_value is None
+        assert (rate.interval, rate.difference_interval, rate.p_value) == (None, None, None)
         assert rate.value is not None
 
 

@@ -7,7 +7,7 @@ model that recites makes about as many. Retention is the CER on a fixed set of p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,21 +54,19 @@ def summarise_probes(probes: Sequence[ProbeReading], lines: Sequence[Line]) -> d
     is nothing to compare, such as exchanged pictures of a single line.
     """
 
-    def cer(fits: Callable[[ProbeReading], bool]) -> float | None:
-        counts = [count_character_errors(probe.truth, probe.prediction) for probe in probes if fits(probe)]
-        return micro_average(counts) if counts else None
+    def cer(probe: str, reader: str = "adapter") -> float | None:
+        found = [row for row in probes if (row.probe, row.reader) == (probe, reader)]
+        return micro_average(count_character_errors(r.truth, r.prediction) for r in found) if found else None
 
     probed = {probe.image_id for probe in probes if probe.probe == "blank"}
     own = [line.adapter.score for line in lines if line.sample.image_id in probed]
-    base, adapter = (
-        cer(lambda p, reader=reader: (p.probe, p.reader) == ("printed", reader)) for reader in ("base", "adapter")
-    )
+    base, adapter = cer("printed", "base"), cer("printed")
     return {
         "reads": {
             "n_lines": len(own),
             "cer": micro_average((score.character_errors, score.characters) for score in own) if own else None,
-            "cer_exchanged_pictures": cer(lambda probe: probe.probe == "shuffled"),
-            "cer_blank_pictures": cer(lambda probe: probe.probe == "blank"),
+            "cer_exchanged_pictures": cer("shuffled"),
+            "cer_blank_pictures": cer("blank"),
         },
         "retention": {
             "n_lines": sum((probe.probe, probe.reader) == ("printed", "base") for probe in probes),

@@ -98,16 +98,16 @@ def _gather_rates(sources: ReportSources) -> dict[str, Any]:
     summary, lines, params = sources.summary, sources.lines, sources.params
     rates = {(rate.reader, rate.name): rate for rate in sources.rates}
     readers = [{"key": key, "name": NAMES.get(key, key)} for key in readers_of(lines)]
-    cers = [(reader["name"], rates[reader["key"], "cer"]) for reader in readers]
+    totals = {reader: summary.get(reader) or summary["others"][reader] for reader in readers_of(lines)}
     bars, ticks = draw_bars(
-        [(n, r.value or 0.0, r.interval and r.interval.low, r.interval and r.interval.high) for n, r in cers]
+        [(r["name"], *(totals[r["key"]][end] for end in ("cer", "cer_low", "cer_high"))) for r in readers]
     )
     return {
         "verdict": verdict.judge(summary, params.confidence_level, params.min_pages),
         "summary": summary,
         "level": f"{100 * params.confidence_level:g}",
         "readers": readers,
-        "totals": {reader: summary.get(reader) or summary["others"][reader] for reader in readers_of(lines)},
+        "totals": totals,
         "bars": bars,
         "bar_keys": [reader["key"] if reader["key"] in NAMES else "other" for reader in readers],
         "ticks": ticks,

@@ -124,4 +124,5 @@ def _reader(lines: Sequence[Line], reader: str, by_name: dict[tuple[str, str], R
 
 
 def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
-    return {f"{name}_low": interval and interval.low, f"{name}_high": interval and interval.high}
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}

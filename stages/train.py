@@ -14,9 +14,6 @@ checkpoints lie in .checkpoints/train/, keyed by everything that decides the res
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +35,7 @@ from stages.lib.files import write_json, write_text
 from stages.lib.findings import refuse_blockers
 from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
+from stages.lib.outcome import measure, model_card, write_curves
 from stages.lib.params import Params, read_params
 from stages.lib.pictures import PictureCollator, Pictures
 from stages.lib.processes import start_processes
@@ -84,7 +82,7 @@ def main() -> None:
     before = trainer.mean_loss(datasets.val)
     train(trainer)
     selected = select(trainer, keep_best)
-    metrics = {**measure(trainer, datasets, before), "selected_step": selected}
+    metrics = {**measure(trainer, datasets.train, datasets.val, datasets.vocabulary, before), "selected_step": selected}
     if processes.number():
         return
     save(trainer, metrics, params)
@@ -249,40 +247,6 @@ def select(trainer: TokenWeightedTrainer, keep_best: KeepBest | None) -> int:
     return step
 
 
-def measure(trainer: TokenWeightedTrainer, datasets: Datasets, before: float) -> dict[str, Any]:
-    """What the run was worth, in nats per token: before, after, with shuffled pictures, and against guessing."""
-    after = trainer.mean_loss(datasets.val)
-    shuffled = trainer.mean_loss(datasets.val.with_shuffled_pictures())
-    uniform = math.log(datasets.vocabulary)
-    model: Any = trainer.model
-    findings = {}
-    if after >= uniform:
-        findings["TRAIN-001"] = (
-            f"the validation loss {after:.2f} is no better than guessing among all {datasets.vocabulary} tokens "
-            f"({uniform:.2f}): nothing was learned"
-        )
-    if after >= before:
-        findings["TRAIN-002"] = f"the validation loss did not fall: {before:.3f} before training, {after:.3f} after"
-    if len(datasets.val) > 1 and shuffled < after + 0.1:
-        findings["TRAIN-003"] = (
-            f"with the pictures shuffled among the lines the loss is {shuffled:.2f}, hardly higher than {after:.2f}: "
-            "the model recites instead of reading"
-        )
-    return {
-        "train_lines": len({row["image_id"] for row in datasets.train.rows}),
-        "train_views": len(datasets.train),
-        "val_lines": len(datasets.val),
-        "optimizer_steps": trainer.state.global_step,
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "train_loss": trainer.mean_loss(datasets.train),
-        "val_loss_before": before,
-        "val_loss": after,
-        "val_loss_shuffled_pictures": shuffled,
-        "uniform_loss": uniform,
-        "findings": findings,
-    }
-
-
 def save(trainer: TokenWeightedTrainer, metrics: dict[str, Any], params: Params) -> None:
     """Adapter, model card, metrics and curves; then the checkpoints may go."""
     model: Any = trainer.model
@@ -293,41 +257,8 @@ def save(trainer: TokenWeightedTrainer, metrics: dict[str, Any], params: Params)
     shutil.rmtree(ADAPTER, ignore_errors=True)
     unfinished.replace(ADAPTER)  # so that half an adapter never has this name
     write_json(METRICS, metrics)
-    history = trainer.state.log_history
-    write_curve(CURVES / "train_loss.csv", [(row["step"], row["loss"]) for row in history if "loss" in row])
-    write_curve(CURVES / "val_loss.csv", [(row["step"], row["eval_loss"]) for row in history if "eval_loss" in row])
-    cer = [(row["step"], row["eval_cer"]) for row in history if "eval_cer" in row]
-    write_curve(CURVES / "val_cer.csv", cer, "cer")
+    write_curves(CURVES, trainer.state.log_history)
     shutil.rmtree(str(trainer.args.output_dir), ignore_errors=True)
-
-
-def write_curve(path: Path, points: list[tuple[float, float]], name: str = "loss") -> None:
-    """A CSV with the columns step and `name`: loss in nats per token, or cer."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", name])
-    table.writerows((step, f"{value:.6f}") for step, value in points)
-    write_text(path, text.getvalue())
-
-
-def model_card(metrics: dict[str, Any], params: Params) -> str:
-    """The README of the adapter, with the metadata block that model hubs read."""
-    return (
-        "---\n"
-        f"base_model: {params.model.name_or_path}\n"
-        "library_name: peft\n"
-        "pipeline_tag: image-to-text\n"
-        "---\n\n"
-        "# Handwriting adapter\n\n"
-        f"LoRA (r {params.train.lora_r}, alpha {params.train.lora_alpha}, {', '.join(params.train.lora_targets)}; "
-        f"{metrics['trainable_parameters']:,} parameters) for `{params.model.name_or_path}`, trained on "
-        f"{metrics['train_lines']} lines for {metrics['optimizer_steps']} steps.\n\n"
-        f"Validation loss per token: {metrics['val_loss_before']:.3f} before, {metrics['val_loss']:.3f} after, "
-        f"{metrics['val_loss_shuffled_pictures']:.3f} with shuffled pictures. "
-        "Error rates: `metrics/evaluation.json`.\n\n"
-        f"Read new photographs with `python -m stages.read`: mode {params.encode.mode}, at most "
-        f"{params.encode.max_tiles} tiles.\n"
-    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from stages.lib.checks.configuration import ModelLimits
 from stages.lib.failures import Refusal
 from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from stages.lib.findings import Finding, blocker, gigabytes, ready, warning
-from stages.lib.memory import Memory
 from stages.lib.model import find_model, holds_all_weights, is_hub_id, model_class, read_config, read_tokenizer
 from stages.lib.official import UNUSED_OFFICIAL, official_tensors
 from stages.lib.params import Params, TrainParams
@@ -27,8 +26,6 @@ from stages.lib.views import ViewSizes, read_view_sizes
 
 KEYS_SHOWN = 3
 LARGE_MODEL = 1e9  # weights, from which on a CPU needs seconds for one line
-CUDA_BYTES = 600_000_000  # of a card, for CUDA's own libraries
-TIGHT = 0.9  # of the device's memory
 LARGE_ADAPTER = 0.1  # of the model's weights
 
 Shapes = dict[str, tuple[int, ...]]
@@ -219,34 +216,3 @@ def _tokenizer(facts: ModelFacts) -> Iterator[Finding]:
         yield blocker("MODEL-007", seen, "tokenizer.json belongs to another model; download the checkpoint again")
     else:
         yield ready("MODEL-007", seen)
-
-
-def check_memory(memory: Memory, device: str, total_bytes: int, free_bytes: int, params: Params) -> list[Finding]:
-    """Finding MODEL-005: the peak of a training step against the device. The text says nothing that changes by itself.
-
-    total_bytes, free_bytes: of the card, or of the machine's memory for a CPU.
-    """
-    need = memory.total + (CUDA_BYTES if device == "cuda" else 0)
-    seen = f"a training step takes {gigabytes(need)} at its peak, {device} has {gigabytes(total_bytes)}; {memory}"
-    remedy = "; ".join(_what_lowers_memory(params)) or "use a device with more memory"
-    if need > total_bytes:
-        return [blocker("MODEL-005", seen, remedy)]
-    if need > free_bytes:
-        return [warning("MODEL-005", f"{seen}; other programs hold too much of it", "close them, or: " + remedy)]
-    if need > TIGHT * total_bytes:
-        return [warning("MODEL-005", f"{seen}; that is tight", remedy)]
-    return [ready("MODEL-005", seen)]
-
-
-def _what_lowers_memory(params: Params) -> Iterator[str]:
-    """The cheapest first."""
-    if not params.train.gradient_checkpointing:
-        yield "set train.gradient_checkpointing to true"
-    if params.train.batch_size > 1:
-        yield "halve train.batch_size and double train.accumulation"
-    if params.model.dtype == "float32":
-        yield "set model.dtype to bfloat16"
-    if "experts" in params.train.lora_targets:
-        yield "take experts out of train.lora_targets"
-    if params.encode.mode == "gundam" and params.encode.max_tiles > 2:
-        yield "lower encode.max_tiles"

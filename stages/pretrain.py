@@ -34,6 +34,7 @@ from transformers import UnlimitedOcrForConditionalGeneration
 
 from stages.lib.augment import paper_colour
 from stages.lib.drawing import draw_line, lacks, random_hand
+from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from stages.lib.files import write_atomically, write_json, write_text
 from stages.lib.model import BOS, EOS, IMAGE, PAD, special_tokens
 from stages.lib.official import build_config
@@ -198,7 +199,7 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
     def __init__(self, texts: TextSource, fonts: list[Path], batch_size: int, seed: int, difficulty: torch.Tensor):
         self.texts, self.fonts, self.batch_size, self.seed, self.difficulty = texts, fonts, batch_size, seed, difficulty
         self.tokenizer = build_tokenizer()
-        self.special = special_tokens(self.tokenizer)
+        self.special = special_tokens(self.tokenizer, FAMILIES[OFFICIAL_MODEL_TYPE].prompt)
         self.sizes = ViewSizes(**VIEW_SIZES)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -267,7 +268,7 @@ class Curriculum:
 @torch.no_grad()
 def read_lines(model: Any, samples: list[tuple[str, Any]], tokenizer: Tokenizer) -> list[str]:
     """Greedy readings of (text, views) pairs, in order."""
-    special = special_tokens(tokenizer)
+    special = special_tokens(tokenizer, FAMILIES[OFFICIAL_MODEL_TYPE].prompt)
     readings: list[str] = []
     for start in range(0, len(samples), 32):
         part = samples[start : start + 32]
@@ -275,7 +276,7 @@ def read_lines(model: Any, samples: list[tuple[str, Any]], tokenizer: Tokenizer)
         features = model.get_image_features(
             batch["pixel_values"], batch["pixel_values_local"], batch["num_local_patches"], batch["patches_grid"]
         )
-        prompts = [build_prompt_ids(tokenizer, special, views.tokens) for _, views in part]
+        prompts = [build_prompt_ids(special, views.tokens) for _, views in part]
         inputs = pad_batch(prompts, special.pad, side="left")
         output = model.generate(
             **inputs,
@@ -403,7 +404,7 @@ def write_base_model(
 ) -> None:
     """The official layout: weights under the official names, and the files that stand beside them."""
     tokenizer = build_tokenizer()
-    special = special_tokens(tokenizer)
+    special = special_tokens(tokenizer, FAMILIES[OFFICIAL_MODEL_TYPE].prompt)
     folder.mkdir(parents=True, exist_ok=True)
     model.to(dtype).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
@@ -457,7 +458,7 @@ def main() -> None:
     torch.manual_seed(settings["seed"])
     torch.set_flush_denormal(True)
     tokenizer = build_tokenizer()
-    special = special_tokens(tokenizer)
+    special = special_tokens(tokenizer, FAMILIES[OFFICIAL_MODEL_TYPE].prompt)
     config = build_config(official_config(tokenizer.get_vocab_size(), special), special.image)
     model: Any = UnlimitedOcrForConditionalGeneration(config)
     model.set_attn_implementation("eager")  # on two cores faster than sdpa for these short sequences

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from stages.lib.adapter import load_adapter
 from stages.lib.decoding import Reading, transcribe
 from stages.lib.failures import Refusal, run_stage
+from stages.lib.families import read_family
 from stages.lib.features import VisionInput, compute_vision_tokens
 from stages.lib.images import ImageLimits, UnreadableImage, find_files, has_image_suffix, open_image
 from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
@@ -100,12 +101,11 @@ def read(paths: list[Path], params: Params, adapter: Path | None) -> list[Outcom
         except OSError as error:
             problems[path] = error.strerror or str(error)
     tokenizer = read_tokenizer(folder)
+    special = special_tokens(tokenizer, read_family(folder).prompt)
     readings = dict(
         zip(
             vision_tokens,
-            transcribe(
-                model, list(vision_tokens.values()), tokenizer, special_tokens(tokenizer), params.transcribe, "reading"
-            ),
+            transcribe(model, list(vision_tokens.values()), tokenizer, special, params.transcribe, "reading"),
             strict=True,
         )
     )

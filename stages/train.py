@@ -30,6 +30,7 @@ from stages.lib.adapter import add_adapter, lora_config, needs_pictures, save_ad
 from stages.lib.checks.environment import check_environment
 from stages.lib.checks.machine import gather_environment
 from stages.lib.failures import Refusal, run_stage
+from stages.lib.families import read_family
 from stages.lib.features import FeatureCache, VisionInput
 from stages.lib.files import write_json, write_text
 from stages.lib.findings import refuse_blockers
@@ -89,7 +90,7 @@ def prepare_datasets(params: Params) -> Datasets:
     """Samples with ids, labels and cached vision tokens. Refusal when the batch exceeds the training set."""
     folder = find_model(params.model.name_or_path, params.model.revision, weights=False)
     tokenizer = read_tokenizer(folder)
-    special = special_tokens(tokenizer)
+    special = special_tokens(tokenizer, read_family(folder).prompt)
     cache = FeatureCache(FEATURES)
     samples = read_metadata()
     pictures = None

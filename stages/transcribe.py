@@ -15,6 +15,7 @@ from pathlib import Path
 from stages.lib.adapter import changes_vision, load_adapter
 from stages.lib.decoding import Reading, transcribe
 from stages.lib.failures import run_stage
+from stages.lib.families import read_family
 from stages.lib.features import FeatureCache, VisionInput, compute_vision_tokens
 from stages.lib.files import write_text
 from stages.lib.metadata import Sample, read_metadata
@@ -46,7 +47,7 @@ def main() -> None:
     )
     folder = find_model(params.model.name_or_path, params.model.revision)
     tokenizer = read_tokenizer(folder)
-    special = special_tokens(tokenizer)
+    special = special_tokens(tokenizer, read_family(folder).prompt)
     model = load_adapter(base, ADAPTER)
     with model.disable_adapter():
         base_readings = transcribe(model, vision_tokens, tokenizer, special, params.transcribe, "base reads")

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import UnlimitedOcrForConditionalGeneration
 
 from stages.lib.drawing import Hand, draw_line
+from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from stages.lib.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens
 from stages.lib.metadata import Sample
 from stages.lib.model import load_base_model, read_tokenizer, special_tokens
@@ -22,6 +23,7 @@ from stages.pretrain import build_tokenizer, official_config, write_base_model
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"
+PROMPT = FAMILIES[OFFICIAL_MODEL_TYPE].prompt
 TEXTS = ["мама мыла раму", "Ёж № 5", "Дом, 1984 год", "«да» и «нет»"]
 
 
@@ -35,7 +37,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model with DeepSeek-OCR's architecture in the official layout, float32 on disk."""
     folder = tmp_path_factory.mktemp("model") / "base"
     tokenizer = build_tokenizer()
-    special = special_tokens(tokenizer)
+    special = special_tokens(tokenizer, PROMPT)
     torch.manual_seed(3)
     model = UnlimitedOcrForConditionalGeneration(
         build_config(official_config(tokenizer.get_vocab_size(), special), special.image)
@@ -46,7 +48,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def special(model_folder: Path) -> SpecialTokens:
-    return special_tokens(read_tokenizer(model_folder))
+    return special_tokens(read_tokenizer(model_folder), PROMPT)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import PROMPT
 from PIL import Image
 from safetensors import safe_open
 
@@ -79,7 +80,7 @@ def test_what_is_written_is_what_is_read(imitation: Path) -> None:
 
 
 def test_the_imitated_tokenizer_has_the_official_ids(imitation: Path) -> None:
-    special = special_tokens(read_tokenizer(imitation))
+    special = special_tokens(read_tokenizer(imitation), PROMPT)
     assert (special.bos, special.eos, special.pad, special.image) == (0, 1, 2, 128815)
     tokenizer = byte_level_tokenizer()
     assert tokenizer.get_vocab_size() == IMAGE_ID + 1
@@ -111,7 +112,7 @@ def test_nothing_random_is_zero_and_every_mode_gives_its_number_of_tokens(imitat
     model = load_base_model(str(imitation), dtype=torch.float32, decoder=False)
     assert all(bool(parameter.any()) for parameter in model.parameters())
     picture = Image.effect_noise((1300, 640), 80).convert("RGB")
-    for mode, tokens in (("tiny", 73), ("small", 111), ("base", 273), ("large", 421), ("gundam", 273 + 10 * 21)):
+    for mode, tokens in (("tiny", 73), ("small", 111), ("large", 421), ("gundam", 273 + 10 * 21)):
         found = compute_vision_tokens(model, make_views(picture, mode, read_view_sizes(imitation), 6))
         assert found.shape == (tokens, 32), mode
         assert bool(found.isfinite().all()), mode

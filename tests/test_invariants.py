@@ -8,7 +8,7 @@ from typing import Any
 import jiwer
 import pytest
 import torch
-from conftest import TEXTS
+from conftest import PROMPT, TEXTS
 from PIL import Image
 
 from stages.lib.adapter import add_adapter, lora_config
@@ -130,7 +130,7 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
 ) -> None:
     base = ROOT / "models/base"
     tokenizer = read_tokenizer(base)
-    special = special_tokens(tokenizer)
+    special = special_tokens(tokenizer, PROMPT)
     vision = VisionInput("gundam", read_view_sizes(base), 8)
     whole = load_base_model(str(base), dtype=torch.float32)
     writer = FeatureWriter(tmp_path / "unfinished", shard_mb=1)

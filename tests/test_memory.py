@@ -12,8 +12,8 @@ from PIL import Image
 from stages.imitate import IMAGE_ID, official_config
 from stages.lib.adapter import add_adapter, lora_config
 from stages.lib.features import VisionInput, compute_vision_tokens
+from stages.lib.live_bytes import LiveBytes
 from stages.lib.memory import (
-    LiveBytes,
     Load,
     Memory,
     estimate_encoding,

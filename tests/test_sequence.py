@@ -22,7 +22,7 @@ def test_the_prompt_has_no_space_behind_it_and_one_id_per_vision_token(
     model_folder: Path, special: SpecialTokens
 ) -> None:
     tokenizer = read_tokenizer(model_folder)
-    ids = build_prompt_ids(tokenizer, special, vision_tokens=5)
+    ids = build_prompt_ids(special, vision_tokens=5)
     assert ids[:6] == [special.bos] + [special.image] * 5
     assert tokenizer.decode(ids[6:]) == "\nFree OCR."
 

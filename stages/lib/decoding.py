@@ -66,7 +66,7 @@ def transcribe(
         for start in range(0, len(order), params.batch_size):
             part = order[start : start + params.batch_size]
             tokens = [vision_tokens[i].to(model.device) for i in part]
-            prompts = [build_prompt_ids(tokenizer, special, len(t)) for t in tokens]
+            prompts = [build_prompt_ids(special, len(t)) for t in tokens]
             inputs = {
                 name: tensor.to(model.device) for name, tensor in pad_batch(prompts, special.pad, side="left").items()
             }

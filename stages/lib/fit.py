@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
+from stages.lib.families import read_family
 from stages.lib.model import find_model, read_tokenizer, special_tokens
 from stages.lib.params import Params
 from stages.lib.sequence import SequenceTooLong, SpecialTokens, build_training_ids
@@ -31,7 +32,7 @@ class SequenceLimit:
         tokenizer = read_tokenizer(folder)
         return cls(
             tokenizer,
-            special_tokens(tokenizer),
+            special_tokens(tokenizer, read_family(folder).prompt),
             read_view_sizes(folder),
             params.encode.mode,
             params.encode.max_tiles,

@@ -5,29 +5,29 @@ tensor that would live is counted, so that the peak follows the code, whatever t
 Nothing of the model is read but its config.json.
 
 Not counted: what the device's own libraries take (about half a gigabyte of a CUDA card) and the allocator's gaps.
+Compared with the resident memory of real steps on a CPU (full width, 2 layers, float32; attention and mlp, with
+experts, with gradient checkpointing, batch 1 and 4): 0.994 to 0.998 of what was measured. In bfloat16 a CPU step took
+0.28 GB more than that, about one copy of the output matrix; a card has not been measured.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig
 
 from stages.lib.adapter import add_adapter, lora_config, needs_pictures
+from stages.lib.live_bytes import LiveBytes
 from stages.lib.model import DECODER_MODULES, VISION_MODULES, model_class, remove_modules
 from stages.lib.params import TrainParams
 from stages.lib.views import Views
 
 ADAPTER_BYTES = 4  # of one adapter weight or gradient: float32, whatever the base model has
 OPTIMIZER_BYTES = 8  # AdamW's two moments in float32
-GROUPED_MM = torch.ops.aten._grouped_mm.default
 
 
 @dataclass(frozen=True)
@@ -65,44 +65,6 @@ class Load:
     vision_tokens: int
     labels: int
     views: Views | None = None
-
-
-class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all tensors that are alive: of `model` from the start, of everything that runs inside."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.live = self.peak = 0
-        self.known: dict[int, int] = {}
-        for tensor in [*model.parameters(), *model.buffers()]:
-            self._count(tensor)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = _grouped_mm(func, args, kwargs or {}) if func is GROUPED_MM else func(*args, **(kwargs or {}))
-        for value in tree_iter(output):
-            if isinstance(value, torch.Tensor):
-                self._count(value)
-        return output
-
-    def _count(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key not in self.known:
-            self.known[key] = storage.nbytes()
-            self.live += storage.nbytes()
-            self.peak = max(self.peak, self.live)
-            weakref.finalize(storage, self._forget, key)
-
-    def _forget(self, key: int) -> None:
-        self.live -= self.known.pop(key)
-
-
-def _grouped_mm(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """The experts' matrix product: without content torch has it for bfloat16 only, with content for every dtype."""
-    dtype = args[0].dtype
-    if dtype == torch.bfloat16 or not isinstance(args[0], FakeTensor):
-        return func(*args, **kwargs)
-    return func(args[0].bfloat16(), args[1].bfloat16(), *args[2:], **kwargs).to(dtype)
 
 
 def estimate_training(

@@ -29,9 +29,9 @@ from transformers import (
 )
 
 from stages.lib.failures import Refusal
-from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE
-from stages.lib.official import build_config
-from stages.lib.sequence import PROMPT, SpecialTokens
+from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE, read_family
+from stages.lib.official import OFFICIAL_ARCHITECTURE, build_config
+from stages.lib.sequence import SpecialTokens
 
 VISION_MODULES = ("model.vision_tower", "model.multi_modal_projector")
 DECODER_MODULES = ("model.language_model", "lm_head")
@@ -74,6 +74,7 @@ def find_model(name_or_path: str, revision: str | None, *, weights: bool = True)
     try:
         # One request without retries: snapshot_download alone keeps trying for half a minute without a network.
         get_hf_file_metadata(hf_hub_url(name_or_path, "config.json", revision=revision), timeout=PROBE_SECONDS)
+        print(f"model: fetching {name_or_path} into the hub's cache (DeepSeek-OCR is 6.7 GB, once)", flush=True)
         return Path(snapshot_download(name_or_path, revision=revision, allow_patterns=patterns))
     except HfHubHTTPError as error:
         raise ModelError(
@@ -191,23 +192,19 @@ def _misfits(report: dict[str, Any], left_out: tuple[str, ...]) -> list[str]:
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
-    """The native configuration of a checkpoint folder. Raises ModelError when it is not of a known architecture."""
-    path = folder / "config.json"
-    if not path.exists():
-        raise ModelError(f"{folder} holds no config.json; is it the folder of a checkpoint?")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    model_type = content.get("model_type")
-    if model_type not in FAMILIES:
-        raise ModelError(f"{path}: model_type {model_type!r} is not one that ownhand knows ({', '.join(FAMILIES)})")
-    if FAMILIES[model_type].prompt != PROMPT:
-        raise ModelError(
-            f"{path}: {model_type} is asked with {FAMILIES[model_type].prompt!r}, ownhand asks with {PROMPT!r} only; "
-            f"use {FAMILIES[OFFICIAL_MODEL_TYPE].hub_id}"
-        )
-    image = special_tokens(read_tokenizer(folder)).image
-    if model_type == OFFICIAL_MODEL_TYPE:
+    """The native configuration of a checkpoint folder. Refusal when it is not of a known architecture."""
+    family, path = read_family(folder), folder / "config.json"
+    image = special_tokens(read_tokenizer(folder), family.prompt).image
+    if family is FAMILIES[OFFICIAL_MODEL_TYPE]:
+        official = json.loads(path.read_text(encoding="utf-8"))
+        if official.get("architectures") != [OFFICIAL_ARCHITECTURE]:
+            relatives = ", ".join(relative.hub_id for relative in FAMILIES.values() if relative is not family)
+            raise ModelError(
+                f"{path}: architectures is {official.get('architectures')}, not [{OFFICIAL_ARCHITECTURE!r}]. Relatives "
+                f"of DeepSeek-OCR load from checkpoints in the native layout: {relatives}"
+            )
         try:
-            return build_config(content, image)
+            return build_config(official, image)
         except KeyError as error:
             raise ModelError(
                 f"{path} lacks {error}; is it DeepSeek-OCR's and not another DeepSeek-VL2 model's?"
@@ -222,18 +219,22 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """`tokenizer.json` exactly as it stands, whatever class `tokenizer_config.json` names."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    """`tokenizer.json` exactly as it stands, whatever class `tokenizer_config.json` names. ModelError without one."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise ModelError(f"{folder} holds no tokenizer.json; copy the one that belongs to the checkpoint there")
+    tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
 
 
-def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
-    """The ids of the four special tokens; ValueError names those that the tokenizer lacks."""
+def special_tokens(tokenizer: Tokenizer, prompt: str) -> SpecialTokens:
+    """The ids of the four special tokens and of the model's prompt; ModelError names the tokens that are not there."""
     ids = {name: tokenizer.token_to_id(name) for name in (BOS, EOS, PAD, IMAGE)}
     found = {name: token_id for name, token_id in ids.items() if token_id is not None}
     missing = sorted(ids.keys() - found.keys())
     if missing:
-        raise ValueError(f"tokenizer.json lacks the special tokens {missing}; is this a DeepSeek-OCR tokenizer?")
-    return SpecialTokens(found[BOS], found[EOS], found[PAD], found[IMAGE])
+        raise ModelError(f"tokenizer.json lacks the special tokens {missing}; is this a DeepSeek-OCR tokenizer?")
+    prompt_ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+    return SpecialTokens(found[BOS], found[EOS], found[PAD], found[IMAGE], tuple(prompt_ids))

@@ -13,13 +13,15 @@ from transformers.core_model_loading import revert_weight_conversion
 from stages.lib.families import OFFICIAL_MODEL_TYPE
 from stages.lib.files import write_json
 
+OFFICIAL_ARCHITECTURE = "DeepseekOCRForCausalLM"
+
 # The official file has this matrix, although its code never multiplies by it: SAM's output takes its place.
 UNUSED_NATIVE = "model.vision_tower.vision_encoder.embeddings.patch_embedding.weight"
 UNUSED_OFFICIAL = "model.vision_model.embeddings.patch_embedding.weight"
 
 # The fields of the official config.json that decide the architecture, with DeepSeek-OCR's numbers.
 OFFICIAL_CONFIG: dict[str, Any] = {
-    "architectures": ["DeepseekOCRForCausalLM"],
+    "architectures": [OFFICIAL_ARCHITECTURE],
     "model_type": OFFICIAL_MODEL_TYPE,
     "candidate_resolutions": [[1024, 1024]],
     "global_view_pos": "head",

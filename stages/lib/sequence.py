@@ -1,9 +1,10 @@
 """Token ids: the one sequence that DeepSeek-OCR is trained and asked with, and the collator that pads it.
 
-    [bos]  <image> x N  "\\nFree OCR."  transcription  [eos]
-    -100   -100         -100            ids            id       <- labels
+    [bos]  <image> x N  prompt  transcription  [eos]
+    -100   -100         -100    ids            id       <- labels
 
-This is the official "plain" template: no role tokens and no space behind the prompt.
+This is the official "plain" template: no role tokens and no space behind the prompt, which is "\\nFree OCR." for
+DeepSeek-OCR and stands in `families.py` for each model.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from stages.lib.failures import Refusal
 
-PROMPT = "\nFree OCR."
 IGNORED_LABEL = -100
 
 
@@ -28,18 +28,18 @@ class SequenceTooLong(Refusal):
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids of the special tokens: begin, end, padding, and the placeholder of one vision token."""
+    """Ids of what is not transcription: begin, end, padding, the placeholder of one vision token, and the prompt."""
 
     bos: int
     eos: int
     pad: int
     image: int
+    prompt: tuple[int, ...]
 
 
-def build_prompt_ids(tokenizer: Tokenizer, special: SpecialTokens, vision_tokens: int) -> list[int]:
+def build_prompt_ids(special: SpecialTokens, vision_tokens: int) -> list[int]:
     """The ids that stand before the text: bos, one image id per vision token, the prompt."""
-    prompt = tokenizer.encode(PROMPT, add_special_tokens=False).ids
-    return [special.bos, *[special.image] * vision_tokens, *prompt]
+    return [special.bos, *[special.image] * vision_tokens, *special.prompt]
 
 
 def build_training_ids(
@@ -49,7 +49,7 @@ def build_training_ids(
 
     Raises SequenceTooLong when the whole exceeds `max_tokens`.
     """
-    prompt = build_prompt_ids(tokenizer, special, vision_tokens)
+    prompt = build_prompt_ids(special, vision_tokens)
     answer = [*tokenizer.encode(text, add_special_tokens=False).ids, special.eos]
     if len(prompt) + len(answer) > max_tokens:
         raise SequenceTooLong(

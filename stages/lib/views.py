@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 
 from stages.lib.failures import Refusal
-from stages.lib.families import FAMILIES, MODES, OFFICIAL_MODEL_TYPE
+from stages.lib.families import MODES, read_family
 
 PADDING_COLOUR = (127, 127, 127)
 MIN_TILES = 2
@@ -64,8 +64,7 @@ def read_view_sizes(model_folder: Path) -> ViewSizes:
 
     Refusal when the entry has a size that is not known.
     """
-    config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
-    family = FAMILIES.get(config.get("model_type"), FAMILIES[OFFICIAL_MODEL_TYPE])
+    family = read_family(model_folder)
     sizes = {"base": family.base_px, "tile": family.tile_px}
     path = model_folder / "processor_config.json"
     if path.exists():

@@ -1,0 +1,181 @@
+"""Export: what others run is what was trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from stages import export
+from stages.export import check_disk, check_parameters, export_adapter, export_merged
+from stages.lib.adapter import add_adapter, load_adapter, lora_config, read_adapter_config, save_adapter
+from stages.lib.failures import Refusal
+from stages.lib.features import FeatureCache, VisionInput, compute_vision_tokens
+from stages.lib.model import load_base_model
+from stages.lib.params import Params, read_params
+from stages.lib.sequence import SpecialTokens, as_image_outputs
+
+ROOT = Path(__file__).parent.parent
+EVALUATION = {
+    "base": {"cer": 0.5, "cer_low": 0.4, "cer_high": 0.6, "wer": 0.9, "exact_match": 0.0, "runaway_rate": 0.125},
+    "adapter": {"cer": 0.123, "cer_low": None, "cer_high": None, "wer": 0.4, "exact_match": 0.25, "runaway_rate": 0.0},
+    "n_lines": 32,
+    "n_characters": 724,
+    "n_pages": 8,
+}
+
+
+def parameters(model_folder: Path, targets: list[str]) -> Params:
+    params = read_params(ROOT / "params.yaml")
+    return params.model_copy(
+        update={
+            "model": params.model.model_copy(update={"name_or_path": str(model_folder), "dtype": "float32"}),
+            "train": params.train.model_copy(update={"lora_targets": targets, "lora_r": 3, "lora_dropout": 0.0}),
+        }
+    )
+
+
+def train_a_little(params: Params, folder: Path) -> None:
+    torch.manual_seed(5)
+    base = load_base_model(params.model.name_or_path, dtype=torch.float32)
+    adapted = add_adapter(base, lora_config(params.train, "x", None))
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(0, 0.1)
+    save_adapter(adapted, folder, params.model.name_or_path)
+
+
+def logits(model: Any, tokens: torch.Tensor, special: SpecialTokens) -> torch.Tensor:
+    ids = torch.tensor([[special.bos, *[special.image] * len(tokens), 30, 31, 32]])
+    with torch.no_grad():
+        output: torch.Tensor = model(input_ids=ids, mm_encoder_outputs=as_image_outputs([tokens])).logits
+    return output
+
+
+@pytest.mark.parametrize("targets", [["attention", "mlp"], ["attention", "mlp", "experts"], ["vision", "projector"]])
+def test_the_merged_model_reads_as_base_and_adapter(
+    tmp_path: Path,
+    model_folder: Path,
+    special: SpecialTokens,
+    pictures: list[Any],
+    vision: VisionInput,
+    targets: list[str],
+) -> None:
+    params = parameters(model_folder, targets)
+    train_a_little(params, tmp_path / "adapter")
+    export_merged(params, tmp_path / "adapter", tmp_path / "merged", EVALUATION)
+    base = load_base_model(str(model_folder), dtype=torch.float32)
+    views = vision.views(pictures[0])
+    plain = logits(base, compute_vision_tokens(base, views), special)
+    adapted: Any = load_adapter(base, tmp_path / "adapter")
+    expected = logits(adapted, compute_vision_tokens(adapted, views), special)
+    merged = load_base_model(str(tmp_path / "merged"), dtype=torch.float32)
+    found = logits(merged, compute_vision_tokens(merged, views), special)
+    assert torch.allclose(found, expected, atol=1e-4, rtol=0)
+    assert not torch.allclose(plain, expected, atol=1e-2)
+
+
+def test_the_merged_model_has_the_official_layout_of_its_base(tmp_path: Path, model_folder: Path) -> None:
+    params = parameters(model_folder, ["attention"])
+    train_a_little(params, tmp_path / "adapter")
+    before = {path.name: path.stat().st_mtime_ns for path in model_folder.iterdir()}
+    count = export_merged(params, tmp_path / "adapter", tmp_path / "merged", EVALUATION)
+    merged = tmp_path / "merged"
+
+    def names(folder: Path) -> dict[str, list[int]]:
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+
+    assert names(merged) == names(model_folder)
+    assert count == export.count_parameters(model_folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "processor_config.json"):
+        assert (merged / name).read_bytes() == (model_folder / name).read_bytes()
+    config = json.loads((merged / "config.json").read_text("utf-8"))
+    original = json.loads((model_folder / "config.json").read_text("utf-8"))
+    assert config["torch_dtype"] == config["language_config"]["torch_dtype"] == "float32"
+    assert config["vision_config"] == original["vision_config"] and config["model_type"] == "deepseek_vl_v2"
+    assert {path.name: path.stat().st_mtime_ns for path in model_folder.iterdir()} == before
+    card = (merged / "README.md").read_text("utf-8")
+    assert "| base | 50.0% (40.0% to 60.0%) | 90.0% | 0.0% | 12.5% |" in card
+    assert "| adapter | 12.3% | 40.0% | 25.0% | 0.0% |" in card
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("targets", [["attention", "mlp"], ["experts"], ["attention", "experts"]])
+def test_the_official_adapter_comes_back(
+    tmp_path: Path, model_folder: Path, special: SpecialTokens, cache: FeatureCache, targets: list[str]
+) -> None:
+    params = parameters(model_folder, targets)
+    train_a_little(params, tmp_path / "adapter")
+    export_adapter(params, tmp_path / "adapter", tmp_path / "official", EVALUATION)
+    with safe_open(tmp_path / "official/adapter_model.safetensors", "pt") as file:
+        assert all(name.startswith("base_model.model.model.layers.") for name in file.keys())  # noqa: SIM118
+    tokens = cache.tokens("00001")
+    read = [
+        logits(load_adapter(load_base_model(str(model_folder), dtype=torch.float32), tmp_path / name), tokens, special)
+        for name in ("adapter", "official")
+    ]
+    assert torch.equal(read[0], read[1])
+    card = (tmp_path / "official/README.md").read_text("utf-8")
+    assert ("unproven" in card) is ("experts" in targets)
+
+
+def test_the_official_adapter_names_its_modules_as_a_list(tmp_path: Path, model_folder: Path) -> None:
+    params = parameters(model_folder, ["attention", "mlp"])
+    train_a_little(params, tmp_path / "adapter")
+    export_adapter(params, tmp_path / "adapter", tmp_path / "official", EVALUATION)
+    config = json.loads((tmp_path / "official/adapter_config.json").read_text("utf-8"))
+    expected = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert sorted(config["target_modules"]) == expected
+    assert config["base_model_name_or_path"] == str(model_folder)
+
+
+def test_an_adapter_of_the_vision_tower_is_exported_merged_only(tmp_path: Path, model_folder: Path) -> None:
+    params = parameters(model_folder, ["vision"])
+    train_a_little(params, tmp_path / "adapter")
+    with pytest.raises(Refusal, match="use the merged model"):
+        export_adapter(params, tmp_path / "adapter", tmp_path / "official", EVALUATION)
+    assert not (tmp_path / "official").exists()
+
+
+def test_an_adapter_of_other_parameters_is_not_described_falsely(tmp_path: Path, model_folder: Path) -> None:
+    params = parameters(model_folder, ["attention", "experts"])
+    train_a_little(params, tmp_path / "adapter")
+    config = read_adapter_config(tmp_path / "adapter")
+    check_parameters(params.train, config)
+    with pytest.raises(Refusal, match="r is 3 in the adapter, 8 in params.yaml"):
+        check_parameters(params.train.model_copy(update={"lora_r": 8}), config)
+    with pytest.raises(Refusal, match="target_parameters is "):
+        check_parameters(params.train.model_copy(update={"lora_targets": ["attention"]}), config)
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_read(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
+    with pytest.raises(Refusal, match=r"needs 0\.01 GB, 0\.00 GB are free"):
+        export_merged(parameters(model_folder, ["attention"]), tmp_path / "nowhere", tmp_path / "merged", EVALUATION)
+    check_disk(tmp_path, 900_000)
+    with pytest.raises(Refusal):
+        check_disk(tmp_path, 1_000_000)
+
+
+def test_a_model_in_another_layout_is_refused(tmp_path: Path, model_folder: Path) -> None:
+    shutil.copytree(model_folder, tmp_path / "base")
+    (tmp_path / "base/config.json").write_text('{"model_type": "unlimited_ocr"}', encoding="utf-8")
+    with pytest.raises(Refusal, match="unlimited_ocr"):
+        export_merged(parameters(tmp_path / "base", ["attention"]), tmp_path, tmp_path / "merged", EVALUATION)
+
+
+def test_without_an_evaluation_nothing_is_exported(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    with pytest.raises(Refusal, match="dvc repro"):
+        export.main()

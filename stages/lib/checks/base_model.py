@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 from stages.lib.adapter import add_adapter, lora_config
 from stages.lib.checks.configuration import ModelLimits
 from stages.lib.failures import Refusal
-from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE
+from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE, read_family
 from stages.lib.findings import Finding, blocker, gigabytes, ready, warning
 from stages.lib.model import find_model, holds_all_weights, is_hub_id, model_class, read_config, read_tokenizer
 from stages.lib.official import UNUSED_OFFICIAL, official_tensors
@@ -75,8 +75,6 @@ def gather_model(params: Params) -> tuple[ModelFacts, FoundModel | None]:
     except Refusal as error:
         return replace(known, unreachable=str(error)), None
     try:
-        if not (folder / "tokenizer.json").exists():
-            raise Refusal(f"{folder.as_posix()} holds no tokenizer.json")
         config, sizes = read_config(folder), read_view_sizes(folder)
         model_type = json.loads((folder / "config.json").read_text("utf-8"))["model_type"]
         with torch.device("meta"):
@@ -91,7 +89,7 @@ def gather_model(params: Params) -> tuple[ModelFacts, FoundModel | None]:
     expected = {key: tuple(tensor.shape) for key, tensor in official_tensors(model).items()}
     limits = ModelLimits(
         modes=sizes.modes,
-        max_tiles=FAMILIES[model_type].max_tiles,
+        max_tiles=read_family(folder).max_tiles,
         max_positions=config.text_config.max_position_embeddings,
         attention=("sdpa", "eager") if model._supports_sdpa else ("eager",),
         matched={target: count_matches(model, params.train, target) for target in params.train.lora_targets},

@@ -18,6 +18,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from stages.lib.adapter import add_adapter, lora_config, needs_pictures
 from stages.lib.decoding import transcribe
+from stages.lib.families import read_family
 from stages.lib.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens
 from stages.lib.findings import Finding, blocker, ready, warning
 from stages.lib.metadata import Sample
@@ -102,7 +103,7 @@ def overfit(
     set_seed(params.train.seed)
     folder = find_model(params.model.name_or_path, params.model.revision)
     tokenizer = read_tokenizer(folder)
-    special = special_tokens(tokenizer)
+    special = special_tokens(tokenizer, read_family(folder).prompt)
     vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
     pictures = Pictures(samples, vision, params.encode.seed)
     sees = needs_pictures(params.train.lora_targets)

@@ -18,17 +18,14 @@ from stages.lib.checks.base_model import (
     FoundModel,
     ModelFacts,
     check_base_model,
-    check_memory,
     count_matches,
     gather_model,
 )
 from stages.lib.findings import Finding
-from stages.lib.memory import Memory
 from stages.lib.official import UNUSED_OFFICIAL, build_config, official_tensors
 from stages.lib.params import Params, read_params
 
 ROOT = Path(__file__).parent.parent
-GB = 10**9
 SHAPES = {"model.embed_tokens.weight": (341, 64), "lm_head.weight": (341, 64)}
 GOOD = ModelFacts(
     "deepseek-ai/DeepSeek-OCR",
@@ -83,33 +80,6 @@ def test_the_official_file_may_hold_the_matrix_that_its_own_code_never_uses() ->
 def test_a_large_model_on_a_cpu_is_named_and_a_small_one_is_not() -> None:
     assert found(check_base_model(GOOD, "cpu")) == {"ENV-011": "warning"}
     assert found(check_base_model(replace(GOOD, weights=2_600_000), "cpu")) == {}
-
-
-@pytest.mark.parametrize(
-    ("total", "device_total", "free", "level"),
-    [
-        (8 * GB, 16 * GB, 15 * GB, None),
-        (17 * GB, 16 * GB, 15 * GB, "blocker"),
-        (int(14.5 * GB), 16 * GB, 16 * GB, "warning"),  # tight
-        (8 * GB, 16 * GB, 6 * GB, "warning"),  # another program has the rest
-    ],
-)
-def test_memory_is_compared_with_the_device(total: int, device_total: int, free: int, level: str | None) -> None:
-    findings = check_memory(Memory(weights=total), "cuda", device_total, free, params())
-    assert found(findings) == ({} if level is None else {"MODEL-005": level})
-
-
-def test_what_lowers_memory_is_named_only_where_it_is_not_done_yet() -> None:
-    remedy = check_memory(Memory(weights=20 * GB), "cuda", 16 * GB, 16 * GB, params())[0].remedy
-    assert "gradient_checkpointing" in remedy and "bfloat16" in remedy and "experts" in remedy
-    lean = params(
-        train={"gradient_checkpointing": True, "batch_size": 1, "lora_targets": ["attention"]},
-        model={"dtype": "bfloat16"},
-        encode={"mode": "base"},
-    )
-    assert check_memory(Memory(weights=20 * GB), "cuda", 16 * GB, 16 * GB, lean)[0].remedy == (
-        "use a device with more memory"
-    )
 
 
 def gather(folder: Path, **train: Any) -> tuple[ModelFacts, FoundModel | None]:

@@ -17,9 +17,8 @@ from transformers import PreTrainedConfig
 from stages.lib.adapter import add_adapter, lora_config
 from stages.lib.checks.configuration import ModelLimits
 from stages.lib.failures import Refusal
-from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE
+from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE, read_family
 from stages.lib.findings import Finding, blocker, gigabytes, ready, warning
-from stages.lib.memory import Memory
 from stages.lib.model import find_model, holds_all_weights, is_hub_id, model_class, read_config, read_tokenizer
 from stages.lib.official import UNUSED_OFFICIAL, official_tensors
 from stages.lib.params import Params, TrainParams
@@ -27,8 +26,6 @@ from stages.lib.views import ViewSizes, read_view_sizes
 
 KEYS_SHOWN = 3
 LARGE_MODEL = 1e9  # weights, from which on a CPU needs seconds for one line
-CUDA_BYTES = 600_000_000  # of a card, for CUDA's own libraries
-TIGHT = 0.9  # of the device's memory
 LARGE_ADAPTER = 0.1  # of the model's weights
 
 Shapes = dict[str, tuple[int, ...]]
@@ -78,8 +75,6 @@ def gather_model(params: Params) -> tuple[ModelFacts, FoundModel | None]:
     except Refusal as error:
         return replace(known, unreachable=str(error)), None
     try:
-        if not (folder / "tokenizer.json").exists():
-            raise Refusal(f"{folder.as_posix()} holds no tokenizer.json")
         config, sizes = read_config(folder), read_view_sizes(folder)
         model_type = json.loads((folder / "config.json").read_text("utf-8"))["model_type"]
         with torch.device("meta"):
@@ -94,7 +89,7 @@ def gather_model(params: Params) -> tuple[ModelFacts, FoundModel | None]:
     expected = {key: tuple(tensor.shape) for key, tensor in official_tensors(model).items()}
     limits = ModelLimits(
         modes=sizes.modes,
-        max_tiles=FAMILIES[model_type].max_tiles,
+        max_tiles=read_family(folder).max_tiles,
         max_positions=config.text_config.max_position_embeddings,
         attention=("sdpa", "eager") if model._supports_sdpa else ("eager",),
         matched={target: count_matches(model, params.train, target) for target in params.train.lora_targets},
@@ -219,34 +214,3 @@ def _tokenizer(facts: ModelFacts) -> Iterator[Finding]:
         yield blocker("MODEL-007", seen, "tokenizer.json belongs to another model; download the checkpoint again")
     else:
         yield ready("MODEL-007", seen)
-
-
-def check_memory(memory: Memory, device: str, total_bytes: int, free_bytes: int, params: Params) -> list[Finding]:
-    """Finding MODEL-005: the peak of a training step against the device. The text says nothing that changes by itself.
-
-    total_bytes, free_bytes: of the card, or of the machine's memory for a CPU.
-    """
-    need = memory.total + (CUDA_BYTES if device == "cuda" else 0)
-    seen = f"a training step takes {gigabytes(need)} at its peak, {device} has {gigabytes(total_bytes)}; {memory}"
-    remedy = "; ".join(_what_lowers_memory(params)) or "use a device with more memory"
-    if need > total_bytes:
-        return [blocker("MODEL-005", seen, remedy)]
-    if need > free_bytes:
-        return [warning("MODEL-005", f"{seen}; other programs hold too much of it", "close them, or: " + remedy)]
-    if need > TIGHT * total_bytes:
-        return [warning("MODEL-005", f"{seen}; that is tight", remedy)]
-    return [ready("MODEL-005", seen)]
-
-
-def _what_lowers_memory(params: Params) -> Iterator[str]:
-    """The cheapest first."""
-    if not params.train.gradient_checkpointing:
-        yield "set train.gradient_checkpointing to true"
-    if params.train.batch_size > 1:
-        yield "halve train.batch_size and double train.accumulation"
-    if params.model.dtype == "float32":
-        yield "set model.dtype to bfloat16"
-    if "experts" in params.train.lora_targets:
-        yield "take experts out of train.lora_targets"
-    if params.encode.mode == "gundam" and params.encode.max_tiles > 2:
-        yield "lower encode.max_tiles"

@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from PIL import Image
-
-from stages.lib.adapter import needs_pictures
-from stages.lib.checks.base_model import FoundModel, ModelFacts, check_base_model, check_memory, gather_model
+from stages.lib.checks.base_model import FoundModel, ModelFacts, check_base_model, gather_model
 from stages.lib.checks.configuration import ConfigurationFacts, check_configuration
+from stages.lib.checks.device_memory import inspect_memory
 from stages.lib.checks.environment import check_environment
 from stages.lib.checks.lengths import Lengths, look_at_characters, measure_lengths
-from stages.lib.checks.machine import EnvironmentFacts, gather_environment
+from stages.lib.checks.machine import gather_environment
 from stages.lib.checks.overfit import check_overfit, choose_lines, overfit
 from stages.lib.checks.samples import SampleFacts, check_samples, find_copies, find_missing, read_rejections
 from stages.lib.findings import Finding, is_ready
 from stages.lib.fit import SequenceLimit
-from stages.lib.memory import Load, Memory, estimate_training
 from stages.lib.metadata import METADATA, Sample, read_metadata
 from stages.lib.params import Params
 from stages.lib.runtime import DTYPES, set_up
-from stages.lib.views import make_views
 
 REJECTED = Path("metrics/rejected.csv")
 CHECKPOINT_BYTES = 3 * (
@@ -51,7 +47,8 @@ def inspect_run(params: Params) -> list[Finding]:
         *check_base_model(model_facts, machine.device),
     ]
     if model and lengths and is_ready(check_base_model(model_facts, machine.device)) and model_facts.adapter_weights:
-        findings += _memory(params, model, lengths, configuration, machine)
+        batch_size = min(params.train.batch_size, configuration.views)
+        findings += inspect_memory(params, model, lengths, model_facts.adapter_weights, batch_size, machine)
     return findings
 
 
@@ -59,11 +56,12 @@ def _look_at_samples(
     samples: list[Sample], params: Params, limit: SequenceLimit | None, lengths: Lengths | None
 ) -> SampleFacts:
     missing = find_missing(samples)
+    gone = set(missing)
     in_bytes, lost = look_at_characters(samples, limit) if limit else (Counter(), ())
     return SampleFacts(
         samples=samples,
         rejected=read_rejections(REJECTED),
-        same_pictures=find_copies([sample for sample in samples if sample not in missing]),
+        same_pictures=find_copies([sample for sample in samples if sample not in gone]),
         missing=missing,
         in_bytes=in_bytes,
         lost=lost,
@@ -83,32 +81,6 @@ def _bytes_to_write(
     tokens = sum(limit.count_vision_tokens(one.width, one.height) * copies[one.split] for one in samples)
     width: int = model.config.text_config.hidden_size * DTYPES[params.model.dtype].itemsize
     return facts.to_download + tokens * width + facts.adapter_weights * CHECKPOINT_BYTES
-
-
-def _memory(
-    params: Params,
-    model: FoundModel,
-    lengths: Lengths,
-    configuration: ConfigurationFacts,
-    machine: EnvironmentFacts,
-) -> list[Finding]:
-    memory = estimate(params, model, lengths, min(params.train.batch_size, configuration.views))
-    if machine.card:
-        total, free = machine.card.total_bytes, machine.card.free_bytes
-    else:
-        total, free = machine.memory_bytes, machine.free_memory_bytes
-    return check_memory(memory, machine.device, total, free, params)
-
-
-def estimate(params: Params, model: FoundModel, lengths: Lengths, batch_size: int) -> Memory:
-    """Peak of the worst training step: a batch of nothing but the longest sequence."""
-    views = None
-    if needs_pictures(params.train.lora_targets):
-        blank = Image.new("RGB", (lengths.sample.width, lengths.sample.height))
-        views = make_views(blank, params.encode.mode, model.sizes, params.encode.max_tiles)
-    load = Load(batch_size, lengths.longest, lengths.vision, lengths.labels, views)
-    dtype = DTYPES[params.model.dtype]
-    return estimate_training(model.config, params.train, dtype, params.model.attn_implementation, load)
 
 
 def prove_learning(params: Params) -> list[Finding]:

@@ -1,0 +1,72 @@
+"""Peaks against the device: every finding provoked, and the worst batch of real samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.lib.checks.base_model import gather_model
+from stages.lib.checks.device_memory import check_memory, estimate_step
+from stages.lib.checks.lengths import Lengths
+from stages.lib.findings import Finding
+from stages.lib.memory import Memory
+from stages.lib.metadata import Sample
+from stages.lib.params import Params, read_params
+
+ROOT = Path(__file__).parent.parent
+GB = 10**9
+
+
+def params(**groups: dict[str, Any]) -> Params:
+    whole = read_params(ROOT / "params.yaml")
+    return whole.model_copy(update={k: getattr(whole, k).model_copy(update=v) for k, v in groups.items()})
+
+
+def found(findings: list[Finding]) -> dict[str, str]:
+    return {finding.code: finding.level for finding in findings if finding.level != "ready"}
+
+
+@pytest.mark.parametrize(
+    ("total", "device_total", "free", "level"),
+    [
+        (8 * GB, 16 * GB, 15 * GB, None),
+        (17 * GB, 16 * GB, 15 * GB, "blocker"),
+        (int(14.5 * GB), 16 * GB, 16 * GB, "warning"),  # tight
+        (8 * GB, 16 * GB, 6 * GB, "warning"),  # another program has the rest
+    ],
+)
+def test_memory_is_compared_with_the_device(total: int, device_total: int, free: int, level: str | None) -> None:
+    findings = check_memory(Memory(weights=total), Memory(), "cuda", device_total, free, params())
+    assert found(findings) == ({} if level is None else {"MODEL-005": level})
+
+
+def test_what_lowers_memory_is_named_only_where_it_is_not_done_yet() -> None:
+    remedy = check_memory(Memory(weights=20 * GB), Memory(), "cuda", 16 * GB, 16 * GB, params())[0].remedy
+    assert "gradient_checkpointing" in remedy and "bfloat16" in remedy and "experts" in remedy
+    lean = params(
+        train={"gradient_checkpointing": True, "batch_size": 1, "lora_targets": ["attention"]},
+        model={"dtype": "bfloat16"},
+        encode={"mode": "base"},
+    )
+    assert check_memory(Memory(weights=20 * GB), Memory(), "cuda", 16 * GB, 16 * GB, lean)[0].remedy == (
+        "use a device with more memory"
+    )
+
+
+def test_reading_is_compared_too_and_has_a_remedy_of_its_own() -> None:
+    training, reading = check_memory(Memory(), Memory(cache=20 * GB), "cuda", 16 * GB, 16 * GB, params())
+    assert (training.level, reading.level) == ("ready", "blocker")
+    assert reading.remedy == "halve transcribe.batch_size"
+
+
+@pytest.mark.parametrize("targets", [["attention"], ["attention", "projector"]])
+def test_a_larger_batch_takes_more_with_and_without_the_vision_tower(model_folder: Path, targets: list[str]) -> None:
+    case = params(model={"name_or_path": str(model_folder)}, train={"lora_targets": targets})
+    _, model = gather_model(case)
+    assert model is not None
+    line = Sample("00001", "1.jpg", "мама", "1.jpg", "p", "", 300, 64, "train", "")
+    lengths = Lengths(longest=60, sample=line, vision=41, labels=10, answer=10, prompt=50, aspect=4.7)
+    one, eight = (estimate_step(case, model, lengths, batch_size).total for batch_size in (1, 8))
+    assert 0 < one < eight < 8 * one

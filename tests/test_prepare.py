@@ -20,10 +20,9 @@ import stages.prepare
 from stages.lib.drawing import Hand, draw_line
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.fit import SequenceLimit
-from stages.lib.ground_truth import GroundTruthError, Rejection, TranscribedImage
+from stages.lib.ground_truth import GroundTruthError, TranscribedImage
 from stages.lib.metadata import read_metadata
 from stages.lib.params import PrepareParams, read_params
-from stages.lib.rejections import write_rejections
 from stages.lib.splits import SplitError
 from stages.prepare import Summary, name_pages, prepare
 
@@ -294,13 +293,6 @@ def test_a_copied_or_resaved_picture_never_stands_on_both_sides(
         assert sides["copy.png"] == sides["p0/стр 0.png"]
         assert sides["small.jpg"] == sides["p1/стр 3.png"]
     assert "p0/стр 0.png and copy.png hold the same picture; their pages stay together" in capsys.readouterr().out
-
-
-def test_rejections_are_listed_in_the_order_a_person_reads_rows(tmp_path: Path) -> None:
-    rows = [10, 9, None, "b.xml#l10", "b.xml#l9", "a.xml#l11"]
-    write_rejections(tmp_path / "rejected.csv", [Rejection("x", row, "because") for row in rows])
-    written = (tmp_path / "rejected.csv").read_text(encoding="utf-8").splitlines()[1:]
-    assert [line.split(",")[1] for line in written] == ["9", "10", "a.xml#l11", "b.xml#l9", "b.xml#l10", ""]
 
 
 def test_lines_are_cut_from_pages_that_page_xml_describes(

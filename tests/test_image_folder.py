@@ -17,7 +17,7 @@ def read(folder: Path, files: dict[str, str]) -> GroundTruth:
 def test_metadata_csv_is_read(tmp_path: Path) -> None:
     truth = read(tmp_path, {"a.jpg": "", "metadata.csv": 'file_name,text\na.jpg,"раз, два"\n'})
     assert [(s.name, s.text, s.row) for s in truth.samples] == [("a.jpg", "раз, два", "metadata.csv:2")]
-    assert truth.source == "imagefolder (metadata.csv or .jsonl) (metadata.csv)"
+    assert truth.source == "imagefolder (metadata.csv or .jsonl) from metadata.csv"
 
 
 def test_metadata_jsonl_is_read(tmp_path: Path) -> None:

@@ -313,7 +313,7 @@ def test_lines_are_cut_from_pages_that_page_xml_describes(
             encoding="utf-8",
         )
     assert run().pages == {"train": 9, "val": 3}
-    assert "ground truth is read as PAGE XML (12 files, such as p0/0.xml)" in capsys.readouterr().out
+    assert "ground truth is read as PAGE XML from 12 files, such as p0/0.xml" in capsys.readouterr().out
     samples = metadata(raw)
     assert len(samples) == 24
     assert samples[1]["original_filename"] == "p0/стр 0.png#l1"

@@ -97,7 +97,7 @@ def match(form: Format, own: Sequence[File], reading: Reading, found: FoundFiles
         notes.append(f"{other_case} row(s) write their file name in another letter case")
     images = sum(has_image_suffix(name) or name in named for name in files.paths)
     listed = own[0][0] if len(own) == 1 else f"{len(own)} files, such as {own[0][0]}"
-    return GroundTruth(f"{form.name} ({listed})", reading.rows, images, samples, rejections, notes)
+    return GroundTruth(f"{form.name} from {listed}", reading.rows, images, samples, rejections, notes)
 
 
 def _with_line(name: str, record: Record) -> str:

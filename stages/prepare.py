@@ -33,7 +33,7 @@ from stages.lib.images import ImageLimits
 from stages.lib.leaks import SIDES, check_split, describe_split, list_names, word_split
 from stages.lib.metadata import METADATA, Sample
 from stages.lib.params import PrepareParams, read_params
-from stages.lib.rejections import refuse_too_many, write_rejections
+from stages.lib.rejections import count_kinds, refuse_too_many, write_rejections
 from stages.lib.splits import Split, SplitRules, SplitSample, split_samples
 
 if TYPE_CHECKING:  # the processes that convert pictures import this module, and torch behind it costs each 300 MB
@@ -121,6 +121,8 @@ def prepare(
         raise
     if cache:
         cache.tidy()
+    for line in count_kinds(rejections):
+        print(f"prepare: rejected: {line}")
     pages = {side: {(f.hand, f.page) for f, of in zip(facts, split.sides, strict=True) if of == side} for side in SIDES}
     return Summary(
         rows=truth.rows,

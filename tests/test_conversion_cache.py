@@ -118,9 +118,7 @@ def test_a_kill_at_any_byte_of_the_index_loses_at_most_one_picture(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there it is copied")
-def test_kept_pictures_take_no_room_of_their_own_and_outlive_the_outputs(
-    tmp_path: Path, originals: list[Original]
-) -> None:
+def test_kept_pictures_are_links_and_outlive_the_outputs(tmp_path: Path, originals: list[Original]) -> None:
     convert(tmp_path, originals, "one")
     (kept,) = {path.stat().st_nlink for path in (tmp_path / "cache/today").glob("*.jpg")}
     assert kept == 2

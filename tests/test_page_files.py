@@ -48,7 +48,7 @@ def test_a_page_is_the_group_of_its_lines(tmp_path: Path) -> None:
     ]
     assert truth.samples[0].region == Region(((0, 0), (50, 0), (50, 20), (0, 20)), (100, 80))
     assert (truth.rows, truth.images) == (3, 2)
-    assert truth.source == "PAGE XML (2 files, such as good.xml)"
+    assert truth.source == "PAGE XML from 2 files, such as good.xml"
 
 
 def test_lines_without_an_id_are_numbered(tmp_path: Path) -> None:

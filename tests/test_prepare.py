@@ -20,10 +20,9 @@ import stages.prepare
 from stages.lib.drawing import Hand, draw_line
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.fit import SequenceLimit
-from stages.lib.ground_truth import GroundTruthError, Rejection, TranscribedImage
+from stages.lib.ground_truth import GroundTruthError, TranscribedImage
 from stages.lib.metadata import read_metadata
 from stages.lib.params import PrepareParams, read_params
-from stages.lib.rejections import write_rejections
 from stages.lib.splits import SplitError
 from stages.prepare import Summary, name_pages, prepare
 
@@ -296,13 +295,6 @@ def test_a_copied_or_resaved_picture_never_stands_on_both_sides(
     assert "p0/стр 0.png and copy.png hold the same picture; their pages stay together" in capsys.readouterr().out
 
 
-def test_rejections_are_listed_in_the_order_a_person_reads_rows(tmp_path: Path) -> None:
-    rows = [10, 9, None, "b.xml#l10", "b.xml#l9", "a.xml#l11"]
-    write_rejections(tmp_path / "rejected.csv", [Rejection("x", row, "because") for row in rows])
-    written = (tmp_path / "rejected.csv").read_text(encoding="utf-8").splitlines()[1:]
-    assert [line.split(",")[1] for line in written] == ["9", "10", "a.xml#l11", "b.xml#l9", "b.xml#l10", ""]
-
-
 def test_lines_are_cut_from_pages_that_page_xml_describes(
     raw: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -321,7 +313,7 @@ def test_lines_are_cut_from_pages_that_page_xml_describes(
             encoding="utf-8",
         )
     assert run().pages == {"train": 9, "val": 3}
-    assert "ground truth is read as PAGE XML (12 files, such as p0/0.xml)" in capsys.readouterr().out
+    assert "ground truth is read as PAGE XML from 12 files, such as p0/0.xml" in capsys.readouterr().out
     samples = metadata(raw)
     assert len(samples) == 24
     assert samples[1]["original_filename"] == "p0/стр 0.png#l1"

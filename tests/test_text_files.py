@@ -26,7 +26,7 @@ def test_tesstrain_and_kraken_lines_are_read_without_the_line_break_at_their_end
     )
     assert texts(truth) == {"p1/l1.tif": "Миновало", "p1/l2.png": "почти"}
     assert [sample.row for sample in truth.samples] == ["p1/l1.gt.txt", "p1/l2.gt.txt"]
-    assert truth.source == ".txt or .gt.txt beside each picture (2 files, such as p1/l1.gt.txt)"
+    assert truth.source == ".txt or .gt.txt beside each picture from 2 files, such as p1/l1.gt.txt"
     assert truth.rejections == []
 
 
@@ -56,6 +56,11 @@ def test_a_text_that_lost_its_picture_is_rejected(tmp_path: Path) -> None:
     truth = read(tmp_path, {"a.png": "", "a.txt": "раз", "sub/b.txt": "два"})
     (rejection,) = truth.rejections
     assert (rejection.row, rejection.kind, rejection.counted) == ("sub/b.txt", "image not found", True)
+
+
+def test_predictions_beside_the_pictures_are_no_ground_truth(tmp_path: Path) -> None:
+    truth = read(tmp_path, {"a.png": "", "a.gt.txt": "раз", "a.pred.txt": "рас"})
+    assert (texts(truth), truth.rejections) == ({"a.png": "раз"}, [])
 
 
 def test_texts_in_another_encoding_are_one_error_that_names_them(tmp_path: Path) -> None:

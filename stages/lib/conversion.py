@@ -81,6 +81,8 @@ def convert_pictures(
         for number, taken in _take_kept(originals, folder, cache):
             results[number] = taken
             progress.update()
+        if results:
+            tqdm.write(f"prepare: {len(results):,} of {len(originals):,} pictures were converted by an earlier run")
         left = [(number, original) for number, original in enumerate(originals) if number not in results]
         if workers is None:
             workers = 1 if len(left) < IN_PROCESS else min(_cores(), MOST_WORKERS)

@@ -3,7 +3,7 @@
 It lies outside the stage's outputs, which DVC deletes before the stage starts, in a folder that belongs to one set of
 parameters and one version of the code. A picture is known by the content of its file, not by its name, and what was
 kept is compared with its hash before it is used. Kept pictures are hard links of the outputs where the system has
-them, so that they take no room of their own.
+them; once DVC has put its own copies in the outputs' place, they take as much disk as data/processed.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _hash(path: Path) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
-    if os.name == "nt":  # DVC makes its files read-only, and Windows does not delete a read-only link
+    if os.name == "nt":  # DVC may make linked files read-only, and Windows does not delete those
         shutil.copyfile(source, target)
         return
     try:

@@ -34,14 +34,21 @@ def refuse_too_many(rejections: Sequence[Rejection], accepted: int, max_share: f
         raise Refusal(f"{raw.as_posix()}: the transcriptions name no picture; nothing to prepare")
     if len(counted) <= max_share * candidates:
         return
-    reasons = ""
-    for kind, count in Counter(rejection.kind for rejection in counted).most_common(SHOWN):
-        example = next(rejection for rejection in counted if rejection.kind == kind)
-        reasons += f"\n  {count} x {kind}, such as row {example.row}, {example.file!r}: {example.reason}"
+    reasons = "".join(f"\n  {line}" for line in count_kinds(counted)[:SHOWN])
     raise Refusal(
         f"{len(counted)} of {candidates} samples are rejected, prepare.max_rejected_share allows {max_share:.0%}; "
         f"mend them or raise it. All are in {listed.as_posix()}. Most frequent:{reasons}"
     )
+
+
+def count_kinds(rejections: Sequence[Rejection]) -> list[str]:
+    """One line per kind of rejection, the most frequent first, with an example."""
+    lines = []
+    for kind, count in Counter(rejection.kind for rejection in rejections).most_common():
+        example = next(rejection for rejection in rejections if rejection.kind == kind)
+        row = "" if example.row is None else f"row {example.row}, "
+        lines.append(f"{count} x {kind}, such as {row}{example.file!r}: {example.reason}")
+    return lines
 
 
 def _natural(row: int | str | None) -> list[tuple[str, int]]:

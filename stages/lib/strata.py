@@ -58,7 +58,8 @@ def choose_groups(order: Sequence[int], strata: Mapping[int, Stratum], wanted: f
             trained.subtract(own)
     if not chosen:  # each alone is more than twice the share, or holds the last of some character
         return {min(order, key=lambda group: strata[group].samples)}
-    rest = [group for group in order if group not in set(chosen)]
+    held_out = set(chosen)
+    rest = [group for group in order if group not in held_out]
     if min(len(chosen), len(rest)) >= LEAST_GROUPS:
         _balance_lengths(chosen, rest, strata, trained, frequent)
     return set(chosen)

@@ -35,7 +35,11 @@ def read_rows(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any] |
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            yield number, None, "it holds half a character (a lone surrogate such as \\ud83d)"
+            continue
+        except (ValueError, RecursionError) as error:
             yield number, None, f"no valid JSON ({error})"
             continue
         if isinstance(row, dict):

@@ -95,9 +95,14 @@ def match(form: Format, own: Sequence[File], reading: Reading, found: FoundFiles
     notes = list(reading.notes)
     if other_case:
         notes.append(f"{other_case} row(s) write their file name in another letter case")
+    if samples and not any(sample.page for sample in samples):
+        notes.append(
+            "no page is named: every picture counts as a page of its own, and lines of one sheet may be split between "
+            "training and validation; name the sheets in a column page (DATA.md)"
+        )
     images = sum(has_image_suffix(name) or name in named for name in files.paths)
     listed = own[0][0] if len(own) == 1 else f"{len(own)} files, such as {own[0][0]}"
-    return GroundTruth(f"{form.name} ({listed})", reading.rows, images, samples, rejections, notes)
+    return GroundTruth(f"{form.name} from {listed}", reading.rows, images, samples, rejections, notes)
 
 
 def _with_line(name: str, record: Record) -> str:

@@ -1,7 +1,7 @@
 """Text files: beside each picture a file with its text, `a.gt.txt` or `a.txt` beside `a.png`.
 
 This is how tesstrain, Calamari and kraken keep lines. Where only variants such as a.bin.png exist, the one variant is
-taken; `a.png.txt` is read, too.
+taken; `a.png.txt` is read, too. What a model read, `a.pred.txt`, is no ground truth.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from stages.lib.images import has_image_suffix
 from stages.lib.text import clean_transcription, to_nfc
 
 SUFFIXES = (".gt.txt", ".txt")  # in this order: the first one is the end of the second's
+PREDICTION = ".pred.txt"
 
 
 class _Pictures:
@@ -40,6 +41,8 @@ def _key(name: str) -> str:
 
 def _base(name: str) -> str | None:
     """The name of a text file without its suffix, None for other files."""
+    if name.casefold().endswith(PREDICTION):
+        return None
     for suffix in SUFFIXES:
         if name.casefold().endswith(suffix):
             return name[: -len(suffix)]

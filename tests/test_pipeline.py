@@ -76,6 +76,16 @@ def test_metrics_show_base_and_adapter(demo: Path) -> None:
     for reader in ("base", "adapter"):
         assert {"cer", "cer_low", "cer_high", "wer", "exact_match", "runaway_rate"} <= evaluation[reader].keys()
     assert evaluation["n_lines"] >= 20 and evaluation["n_pages"] >= 5 and evaluation["n_characters"] > 300
+    assert evaluation["reads"]["n_lines"] == evaluation["retention"]["n_lines"] == 24
+    assert evaluation["reads"]["cer_blank_pictures"] > 0.5 and evaluation["retention"]["base_cer"] < 0.5
+
+
+def test_plots_show_curves_confusions_and_a_gallery(demo: Path) -> None:
+    assert "index.html" in run(demo, "dvc", "plots", "show")
+    html = (demo / "dvc_plots/index.html").read_text(encoding="utf-8")
+    for title in ("Loss per token", "CER by length", "Errors of the adapter"):
+        assert title in html
+    assert html.count("metrics_gallery_") >= 24
 
 
 def test_no_page_text_or_picture_stands_on_both_sides(demo: Path) -> None:

@@ -34,15 +34,15 @@ _ONE_DASH = str.maketrans(dict.fromkeys(DASHES, "-"))
 _NO_YO = str.maketrans({"ё": "е", "Ё": "Е"})
 
 RULES = (
-    Rule("case", "capital letters are compared as small ones", str.lower),
-    Rule("ё", "ё is compared as е", lambda text: text.translate(_NO_YO)),
+    Rule("case", "capital letters as small ones", str.lower),
+    Rule("ё", "as е", lambda text: text.translate(_NO_YO)),
     Rule(
-        "quotes", f"quotation marks and apostrophes are all one: {' '.join(QUOTES)}", lambda t: t.translate(_ONE_QUOTE)
+        "quotes",
+        f"quotation marks and apostrophes of all kinds as one: {' '.join(QUOTES)}",
+        lambda t: t.translate(_ONE_QUOTE),
     ),
-    Rule(
-        "dashes", f"hyphens, dashes and minus signs are all one: {' '.join(DASHES)}", lambda t: t.translate(_ONE_DASH)
-    ),
-    Rule("punctuation", "punctuation is left out (Unicode categories P…)", _drop_punctuation),
+    Rule("dashes", f"hyphens, dashes and minus signs as one: {' '.join(DASHES)}", lambda t: t.translate(_ONE_DASH)),
+    Rule("punctuation", "left out, whatever Unicode calls punctuation", _drop_punctuation),
 )
 
 

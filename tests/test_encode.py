@@ -1,0 +1,48 @@
+"""Encode: what is in the feature cache, and under which keys."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from stages.encode import encode
+from stages.lib.features import FeatureCache
+from stages.lib.metadata import METADATA, Sample
+from stages.lib.params import read_params
+
+
+def test_probe_pictures_are_encoded_under_keys_that_no_training_view_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_folder: Path, pictures: list[Image.Image]
+) -> None:
+    params = read_params(ROOT / "params.yaml")
+    params = params.model_copy(
+        update={
+            "model": params.model.model_copy(update={"name_or_path": model_folder.as_posix()}),
+            "encode": params.encode.model_copy(update={"copies": 1}),
+            "runtime": params.runtime.model_copy(update={"device": "cpu", "threads": 1}),
+        }
+    )
+    samples = [
+        Sample(f"0000{n}", f"{n}.png", "текст", f"{n}.png", f"p{n}", "", *picture.size, split, str(n))
+        for n, (picture, split) in enumerate(zip(pictures[:2], ("train", "val"), strict=True), start=1)
+    ]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "demo/texts", tmp_path / "demo/texts")
+    shutil.copytree(ROOT / "demo/fonts/held_out", tmp_path / "demo/fonts/held_out")
+    for sample, picture in zip(samples, pictures, strict=False):
+        picture.save(sample.image_path)
+    (tmp_path / METADATA).parent.mkdir(parents=True)
+    (tmp_path / METADATA).write_text("[]", encoding="utf-8")
+    line = encode(samples, params, tmp_path / "features")
+    cache = FeatureCache(tmp_path / "features")
+    assert cache.keys_of("00001") == ["00001", "00001~1"] and cache.keys_of("00002") == ["00002"]
+    assert cache.count("blank/00002") == cache.count("00002")  # the same size gives the same views
+    assert set(cache.index["images"]) - {"00001", "00001~1", "00002"} == {
+        "blank/00002",
+        *(f"printed/{number:02d}" for number in range(24)),
+    }
+    assert "and 25 probe pictures" in line

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -91,12 +92,71 @@ def test_the_split_depends_on_the_seed_and_on_nothing_else() -> None:
     assert any(validation(samples, split(samples, seed=seed)) != chosen for seed in range(5))
 
 
-def test_new_pages_move_few_of_the_old_samples() -> None:
-    old = pages([3] * 100)
-    before = validation(old, split(old))
-    new = [*old, *pages([3] * 10, "новая")]
-    after = validation(new, split(new)) & set(old)
-    assert len(before ^ after) <= 0.15 * len(old)
+def unrelated(pages: int) -> list[SplitSample]:
+    """Pages of four lines that share no text with those of `pages`."""
+    return [SplitSample("", f"новая {page}", f"лист {page}, ряд {row}") for page in range(pages) for row in range(4)]
+
+
+def moved_pages(old: list[SplitSample], new: list[SplitSample], seed: int) -> int:
+    before = split(old, seed=seed).sides
+    after = split([*old, *new], seed=seed).sides[: len(old)]
+    return len({sample.page for sample, was, now in zip(old, before, after, strict=True) if was != now})
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_unrelated_page_moves_at_most_one_of_a_hundred_old_pages(seed: int) -> None:
+    assert moved_pages(pages([4] * 100), unrelated(1), seed) <= 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_tenth_of_unrelated_pages_moves_at_most_a_twentieth_of_the_old_ones(seed: int) -> None:
+    assert moved_pages(pages([4] * 100), unrelated(10), seed) <= 5
+
+
+def frozen(samples: list[SplitSample], sides: dict[str, str]) -> list[SplitSample]:
+    return [replace(sample, frozen=sides.get(sample.page, "")) for sample in samples]
+
+
+def test_frozen_pages_validate_whatever_else_is_there_and_all_others_train() -> None:
+    rules = SplitRules(0.25, 7, frozen=frozenset({"val"}))
+    for others in ([], unrelated(30)):
+        samples = frozen([*pages([3] * 8), *others], {"p1": "val", "p4": "val"})
+        result = split_samples(samples, [], rules)
+        assert {sample.page for sample in validation(samples, result)} == {"p1", "p4"}
+        assert result.sides.count("train") == len(samples) - 6
+
+
+def test_what_shares_a_text_or_picture_with_a_frozen_page_neither_trains_nor_validates() -> None:
+    samples = frozen([*pages([2, 2, 2]), SplitSample("", "p9", "строка 0 со страницы 1")], {"p1": "val"})
+    result = split_samples(samples, [(0, 3)], SplitRules(0.25, 7, frozen=frozenset({"val"})))
+    assert result.sides == ["", "", "val", "val", "train", "train", ""]
+    assert result.left_out == [(0, 2), (1, 2), (6, 2)]
+
+
+def test_a_test_share_takes_nothing_from_validation_and_shares_no_page_with_it() -> None:
+    samples = pages([3] * 40)
+    without = split(samples)
+    result = split_samples(samples, [], SplitRules(0.25, 7, test_share=0.2))
+    assert [side == "val" for side in result.sides] == [side == "val" for side in without.sides]
+    assert result.sides.count("test") == 24
+    assert len({(sample.page, side) for sample, side in zip(samples, result.sides, strict=True)}) == 40
+
+
+def test_three_sides_need_three_groups() -> None:
+    with pytest.raises(SplitError, match="training, validation and test need one each"):
+        split_samples(pages([1, 1]), [], SplitRules(0.25, 7, test_share=0.2))
+
+
+def test_lists_that_name_everything_leave_nothing_to_train_on() -> None:
+    samples = frozen(pages([1, 1]), {"p0": "val", "p1": "val"})
+    with pytest.raises(SplitError, match="no sample is left to train on"):
+        split_samples(samples, [], SplitRules(0.25, 7, frozen=frozenset({"val"})))
+
+
+def test_texts_shorter_than_the_parameter_join_no_pages() -> None:
+    samples = [*pages([1] * 6), SplitSample("", "x", "да"), SplitSample("", "y", "да")]
+    assert split_samples(samples, [], SplitRules(0.25, 7, same_text_characters=3)).joins == []
+    assert len(split_samples(samples, [], SplitRules(0.25, 7, same_text_characters=2)).joins) == 1
 
 
 def test_one_group_is_an_error_that_says_what_ties_it_together() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import DeepseekOcr2Config, PreTrainedConfig, UnlimitedOcrConfig
 
 from stages.lib.adapter import add_adapter, load_adapter, lora_config, save_adapter
+from stages.lib.checks.base_model import check_base_model, gather_model
 from stages.lib.decoding import transcribe
 from stages.lib.drawing import Hand, draw_line
 from stages.lib.failures import Refusal
@@ -177,3 +178,12 @@ def test_a_model_of_no_known_family_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"model_type": "llama"})
     with pytest.raises(Refusal, match="'llama' is not one that ownhand knows"):
         read_family(tmp_path)
+
+
+def test_the_readiness_report_finds_its_tensors_and_targets_in_place(relative: Relative) -> None:
+    params = read_params(ROOT / "params.yaml")
+    params = params.model_copy(update={"model": params.model.model_copy(update={"name_or_path": str(relative.folder)})})
+    facts, model = gather_model(params)
+    assert facts.files == facts.expected and facts.adapter_weights > 0
+    assert model is not None and model.limits.modes == FAMILIES[relative.model_type].modes
+    assert all(finding.level == "ready" for finding in check_base_model(facts, "cpu"))

@@ -40,6 +40,7 @@ WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
 SMALL_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json"]
 BOS, EOS, PAD, IMAGE = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>", "<image>"
 PROBE_SECONDS = 5.0
+SILENCED_LOGGERS = ("transformers.modeling_utils", "transformers.distributed.tensor_parallel")
 KEYS_SHOWN = 5  # of each kind of misfit
 
 
@@ -164,14 +165,20 @@ def remove_modules(model: torch.nn.Module, modules: tuple[str, ...]) -> None:
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Silence transformers' table of keys that do not fit: ours is an error, and weights left out are no surprise."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence what transformers logs while it loads.
+
+    Its table of keys that do not fit: ours is an error, and weights left out are no surprise. And its remark that rules
+    for several devices were not applied: one device is all we use.
+    """
+    loggers = [logging.getLogger(name) for name in SILENCED_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _misfits(report: dict[str, Any], left_out: tuple[str, ...]) -> list[str]:

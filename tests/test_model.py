@@ -134,14 +134,18 @@ def test_eager_and_sdpa_cached_and_uncached_give_the_same_logits(
         assert torch.allclose(logits[0], other, atol=1e-5, rtol=0)
 
 
-def test_transformers_own_report_is_silent_and_its_level_restored(
-    model_folder: Path, caplog: pytest.LogCaptureFixture
+def test_loading_is_silent_and_the_levels_of_the_loggers_are_restored(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = logging.getLogger("transformers.modeling_utils").level
-    with caplog.at_level(logging.WARNING):
-        load_base_model(str(model_folder), dtype=torch.float32, vision=False)
-    assert "LOAD REPORT" not in caplog.text
-    assert logging.getLogger("transformers.modeling_utils").level == before
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # else nothing would be seen here
+    levels = [logging.getLogger(name).level for name in model_module.SILENCED_LOGGERS]
+    load_base_model(str(model_folder), dtype=torch.float32, vision=False)
+    load_base_model(str(model_folder), dtype=torch.float32)
+    assert caplog.text == ""
+    assert [logging.getLogger(name).level for name in model_module.SILENCED_LOGGERS] == levels
+    monkeypatch.setattr(model_module, "SILENCED_LOGGERS", ())
+    load_base_model(str(model_folder), dtype=torch.float32, vision=False)
+    assert "sam_encoder" in caplog.text  # the table of keys that were not wanted
 
 
 def test_a_hub_id_without_network_fails_within_seconds_and_says_what_to_do(

@@ -268,7 +268,7 @@ def test_invisible_characters_are_named() -> None:
 
 
 def test_a_folder_without_curves_is_no_curve(tmp_path: Path) -> None:
-    assert read_curves(tmp_path / "curves") is None
+    assert read_curves(tmp_path / "curves", "*_loss.csv", "loss") is None
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,7 @@ WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
 SMALL_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json"]
 BOS, EOS, PAD, IMAGE = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>", "<image>"
 PROBE_SECONDS = 5.0
+SILENCED_LOGGERS = ("transformers.modeling_utils", "transformers.distributed.tensor_parallel")
 KEYS_SHOWN = 5  # of each kind of misfit
 
 
@@ -169,8 +170,12 @@ def remove_modules(model: torch.nn.Module, modules: tuple[str, ...]) -> None:
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Silence transformers' tables of keys: what does not fit is an error of ours, what was left out no surprise."""
-    loggers = [logging.getLogger(f"transformers.{name}") for name in ("modeling_utils", "distributed.tensor_parallel")]
+    """Silence what transformers logs while it loads.
+
+    Its table of keys that do not fit: ours is an error, and weights left out are no surprise. And its remark that rules
+    for several devices were not applied: one device is all we use.
+    """
+    loggers = [logging.getLogger(name) for name in SILENCED_LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

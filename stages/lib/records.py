@@ -24,6 +24,7 @@ from stages.lib.verdict import describe_loss
 
 PACKAGES = ("torch", "transformers", "peft")
 REJECTED_SHOWN = 200
+DECIDING = ("stages", "params.yaml", "data/raw", "models/base")  # besides the packages, what decides the results
 
 
 def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -33,7 +34,8 @@ def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
     rejected = read_csv(metrics / "rejected.csv")
     readiness = read_json(metrics / "readiness.json").get("findings", [])
     return {
-        "curve": read_curves(metrics / "curves"),
+        "curve": read_curves(metrics / "curves", "*_loss.csv", "loss"),
+        "cer_curve": read_curves(metrics / "curves", "*_cer.csv", "cer"),
         "train": {name: _worded(value) for name, value in train.items() if not isinstance(value, dict)},
         "loss": describe_loss(train),
         "findings": train.get("findings", {}),
@@ -50,20 +52,23 @@ def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def read_curves(folder: Path) -> Curve | None:
-    """One series per CSV file (step, loss), named after the file; None without a drawable one."""
+def read_curves(folder: Path, pattern: str, column: str) -> Curve | None:
+    """One series per CSV file (step, `column`), named after the file; None without a drawable one."""
     series = {
-        path.stem.replace("_", " "): [(float(row["step"]), float(row["loss"])) for row in read_csv(path)]
-        for path in sorted(folder.glob("*.csv"))
+        path.stem.replace("_", " "): [(float(row["step"]), float(row[column])) for row in read_csv(path)]
+        for path in sorted(folder.glob(pattern))
     }
     return draw_curve(series)
 
 
 def read_commit(root: Path) -> str | None:
-    """The commit of the repository at `root`; None where there is no git or no commit."""
+    """The last commit that touched what decides the results; None where there is no git or no commit.
+
+    A commit that only records results is not meant: the report would change with every commit that holds it.
+    """
+    command = ["git", "-C", str(root.resolve()), "log", "-1", "--format=%h", "--abbrev=12", "--", *DECIDING]
     try:
-        command = ["git", "-C", str(root.resolve()), "rev-parse", "--short=12", "HEAD"]
-        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip() or None
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -51,8 +51,9 @@ class Memory:
         return sum(getattr(self, part.name) for part in fields(self))
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{part.name} {getattr(self, part.name) / 1e9:.2f}" for part in fields(self))
-        return f"{self.total / 1e9:.2f} GB ({parts})"
+        unit, divisor = ("GB", 1e9) if self.total >= 1e8 else ("MB", 1e6)
+        parts = ", ".join(f"{part.name} {getattr(self, part.name) / divisor:.2f}" for part in fields(self))
+        return f"{self.total / divisor:.2f} {unit} ({parts})"
 
 
 @dataclass(frozen=True)

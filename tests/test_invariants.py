@@ -11,6 +11,7 @@ import torch
 from conftest import PROMPT, TEXTS
 from PIL import Image
 
+from stages.lib import training
 from stages.lib.adapter import add_adapter, lora_config
 from stages.lib.decoding import transcribe
 from stages.lib.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
@@ -18,8 +19,8 @@ from stages.lib.metadata import Sample
 from stages.lib.model import load_base_model, read_tokenizer, special_tokens
 from stages.lib.params import TrainParams, TranscribeParams, read_params
 from stages.lib.runtime import hash_file
-from stages.lib.sequence import CachedVisionCollator, SpecialTokens
-from stages.lib.training import CachedSamples, label_logits_loss
+from stages.lib.sequence import IGNORED_LABEL, CachedVisionCollator, SpecialTokens
+from stages.lib.training import CachedSamples, label_logits_loss, sum_cross_entropy
 from stages.lib.views import read_view_sizes
 from stages.pretrain import make_batch
 
@@ -178,3 +179,19 @@ def test_a_batch_of_four_and_four_accumulated_batches_of_one_give_the_same_gradi
 
     together, apart = gradient([whole]), gradient([collator([dataset[i]]) for i in range(4)])
     assert torch.linalg.norm(together - apart) / torch.linalg.norm(together) < 1e-4
+
+
+def test_a_loss_in_parts_is_the_loss_in_one_piece_and_so_are_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(23, 50, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 50, (23,), generator=generator)
+    targets[3:7] = IGNORED_LABEL
+    found = []
+    for limit in (10**6, 250):  # all at once; five labels at a time
+        monkeypatch.setattr(training, "FLOAT32_LOGITS", limit)
+        loss = sum_cross_entropy(logits, targets)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        found.append((loss, gradient))
+    assert torch.allclose(found[0][0], found[1][0], rtol=1e-6)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-7)
+    assert float(found[0][1][3:7].abs().max()) == 0.0

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from stages.imitate import IMAGE_ID, official_config
+from stages.lib import training
 from stages.lib.adapter import add_adapter, lora_config
 from stages.lib.features import VisionInput, compute_vision_tokens
 from stages.lib.live_bytes import LiveBytes
@@ -70,12 +71,13 @@ def measured_training(
 
 
 @pytest.mark.parametrize(
-    ("targets", "checkpointing"),
+    ("targets", "checkpointing", "logits_at_a_time"),
     [
-        (["attention", "mlp"], False),
-        (["attention", "mlp"], True),
-        (["attention", "experts"], False),
-        (["vision"], False),
+        (["attention", "mlp"], False, training.FLOAT32_LOGITS),
+        (["attention", "mlp"], True, training.FLOAT32_LOGITS),
+        (["attention", "mlp"], True, 10_000),
+        (["attention", "experts"], False, training.FLOAT32_LOGITS),
+        (["vision"], False, training.FLOAT32_LOGITS),
     ],
 )
 def test_the_estimate_of_a_training_step_is_within_a_tenth_of_what_it_takes(
@@ -83,9 +85,12 @@ def test_the_estimate_of_a_training_step_is_within_a_tenth_of_what_it_takes(
     pictures: list[Image.Image],
     vision: VisionInput,
     special: SpecialTokens,
+    monkeypatch: pytest.MonkeyPatch,
     targets: list[str],
     checkpointing: bool,
+    logits_at_a_time: int,
 ) -> None:
+    monkeypatch.setattr(training, "FLOAT32_LOGITS", logits_at_a_time)
     params = train_params(lora_targets=targets, lora_r=8, gradient_checkpointing=checkpointing)
     views = vision.views(pictures[0])
     from_pictures = "vision" in targets

@@ -24,6 +24,7 @@ from stages.lib.adapter import add_adapter, lora_config, needs_pictures
 from stages.lib.live_bytes import LiveBytes
 from stages.lib.model import DECODER_MODULES, VISION_MODULES, model_class, remove_modules
 from stages.lib.params import TrainParams
+from stages.lib.training import sum_cross_entropy
 from stages.lib.views import Views
 
 ADAPTER_BYTES = 4  # of one adapter weight or gradient: float32, whatever the base model has
@@ -172,11 +173,9 @@ def _peak(model: torch.nn.Module, step: Callable[[], object]) -> int:
 def _training_step(model: Any, config: PreTrainedConfig, dtype: torch.dtype, load: Load, labels: int) -> None:
     """Forward and backward as `label_logits_loss` runs them, behind the embedding of ids and vision tokens."""
     vision = None if load.views is None else _vision_tokens(model, dtype, load.views, load.batch_size)
-    logits = _decoder(model, config, dtype, load.batch_size, load.tokens, labels + 1, vision)
-    targets = torch.zeros(load.batch_size * labels, dtype=torch.long)
-    flat = logits[:, :-1].reshape(-1, logits.shape[-1]).float()
-    loss = torch.nn.functional.cross_entropy(flat, targets, reduction="sum")
-    del flat, logits, vision
+    logits = _decoder(model, config, dtype, load.batch_size, load.tokens, labels, vision)
+    loss = sum_cross_entropy(logits.flatten(0, 1), torch.zeros(load.batch_size * labels, dtype=torch.long))
+    del logits, vision
     loss.backward()  # type: ignore[no-untyped-call]
 
 

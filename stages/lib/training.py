@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import Trainer, TrainerCallback
 
@@ -22,6 +23,7 @@ from stages.lib.metadata import Sample
 from stages.lib.pictures import Pictures
 from stages.lib.sequence import IGNORED_LABEL, SequenceTooLong, SpecialTokens, build_training_ids
 
+FLOAT32_LOGITS = 1 << 26  # at a time
 COMPLETE = "COMPLETE"  # written last into a checkpoint folder
 
 
@@ -98,17 +100,30 @@ def label_logits_loss(model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[t
     """
     labels = inputs["labels"]
     first = int((labels != IGNORED_LABEL).any(dim=0).nonzero()[0])
-    keep = labels.shape[1] - first + 1  # the logits that predict position p stand at p - 1
+    before = torch.arange(
+        first - 1, labels.shape[1] - 1, device=labels.device
+    )  # what predicts a label stands before it
     arguments = {name: value for name, value in inputs.items() if name not in ("labels", "image_ids")}
-    logits = model(**arguments, logits_to_keep=keep, use_cache=False).logits
+    logits = model(**arguments, logits_to_keep=before, use_cache=False).logits
     targets = labels[:, first:]
-    loss = torch.nn.functional.cross_entropy(
-        logits[:, :-1].reshape(-1, logits.shape[-1]).float(),
-        targets.reshape(-1),
-        ignore_index=IGNORED_LABEL,
-        reduction="sum",
-    )
-    return loss, (targets != IGNORED_LABEL).sum()
+    return sum_cross_entropy(logits.flatten(0, 1), targets.flatten()), (targets != IGNORED_LABEL).sum()
+
+
+def sum_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Sum of the cross-entropies of all labels, in float32; logits (labels, vocabulary), targets (labels).
+
+    Float32 copies of the logits are made a quarter of a gigabyte at a time, and again for the gradient.
+    """
+    rows = max(1, FLOAT32_LOGITS // logits.shape[-1])
+    if len(logits) <= rows:
+        return _cross_entropy(logits, targets)
+    parts = zip(logits.split(rows), targets.split(rows), strict=True)
+    losses = [checkpoint(_cross_entropy, *part, use_reentrant=False) for part in parts]
+    return torch.stack(losses).sum()
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits.float(), targets, ignore_index=IGNORED_LABEL, reduction="sum")
 
 
 class TokenWeightedTrainer(Trainer):

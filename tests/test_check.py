@@ -42,6 +42,7 @@ FIRST_USER: dict[str, dict[str, Any]] = {
         "lora_alpha": 16,
         "lora_targets": ["attention", "mlp"],
         "epochs": 50.0,
+        "learning_rate": 0.002,
         "batch_size": 4,
         "accumulation": 4,
         "warmup_steps": 100,

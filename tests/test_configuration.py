@@ -22,6 +22,7 @@ LIMITS = ModelLimits(("base", "gundam"), 9, 8192, ("sdpa", "eager"), {"attention
 
 def params(**groups: dict[str, Any]) -> Params:
     whole = read_params(ROOT / "params.yaml")
+    groups["train"] = {"epochs": 3.0, "batch_size": 16, "accumulation": 1} | groups.get("train", {})
     changed = {name: getattr(whole, name).model_copy(update=values) for name, values in groups.items()}
     return whole.model_copy(update=changed)
 

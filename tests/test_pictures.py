@@ -84,6 +84,7 @@ def test_an_adapter_of_the_vision_tower_is_trained_and_then_read_with(
     (tmp_path / "data/processed").mkdir(parents=True)
     metadata = json.dumps([asdict(sample) for sample in on_disk], ensure_ascii=False)
     (tmp_path / "data/processed/metadata.json").write_text(metadata, encoding="utf-8")
+    (tmp_path / "demo").symlink_to(ROOT / "demo")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     params = read_params()

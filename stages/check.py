@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from pathlib import Path
 
 from stages.lib.checks.environment import check_environment
@@ -34,7 +33,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.check", description="Can training start?")
     parser.add_argument("--overfit", action="store_true", help="train four lines by heart, for proof")
     asked = parser.parse_args(arguments)
-    warnings.simplefilter("ignore", FutureWarning)  # what libraries tell each other is no finding
     findings = inspect(overfit=asked.overfit)
     write_json(READINESS_JSON, as_json(findings))
     write_text(READINESS_MD, as_markdown(findings))

@@ -215,10 +215,12 @@ def main() -> None:
         keep_predictions(Path(), arguments.predictions, arguments.name or arguments.predictions.stem)
     elif arguments.name:
         parser.error("--name needs --predictions")
-    summary = evaluate(Path(), read_params().evaluate)
+    params = read_params().evaluate
+    summary = evaluate(Path(), params)
+    few = f" ({summary['n_pages']} page(s) are too few to say more)" if summary["n_pages"] < params.min_pages else ""
     print(
         f"evaluate: read 2 x {summary['n_lines']} predictions of {summary['n_pages']} page(s), refused 0; "
-        f"CER {summary['base']['cer']:.1%} -> {summary['adapter']['cer']:.1%}; wrote metrics/report/index.html"
+        f"CER {summary['base']['cer']:.1%} -> {summary['adapter']['cer']:.1%}{few}; wrote metrics/report/index.html"
     )
     for problem in find_problems(summary).values():
         print(f"evaluate: WARNING {problem}")

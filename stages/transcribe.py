@@ -140,6 +140,8 @@ def read_probes(
     ]
     rows = []
     for probe, reader, pictures in shown:
+        if not pictures:
+            continue
         with disabled(model, reader):
             tokens = [tokens_of[reader](picture) for _, picture, _ in pictures]
             readings = transcribe(model, tokens, tokenizer, special, params, f"{probe} pictures, {reader}")

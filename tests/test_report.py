@@ -243,8 +243,11 @@ def test_the_commit_is_named_where_there_is_one(tmp_path: Path) -> None:
     git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
     assert "at commit" not in write_report(root)
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
-    assert re.search(r"at commit <code>[0-9a-f]{12}</code>", write_report(root))
+    subprocess.run([*git, "add", "params.yaml"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "what decides"], check=True)
+    (decides,) = re.findall(r"at commit <code>([0-9a-f]{12})</code>", write_report(root))
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "results only"], check=True)
+    assert f"at commit <code>{decides}</code>" in write_report(root)
 
 
 def test_the_hand_is_named_only_where_there_are_several(tmp_path: Path) -> None:

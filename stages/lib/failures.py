@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 
 MEMORY_REMEDY = """What lowers the need, in params.yaml, the cheapest first:
@@ -23,6 +24,7 @@ def run_stage(main: Callable[[], None]) -> None:
 
     Exit codes: 0 done, 1 failed, 130 interrupted. DVC judges a stage by its exit code alone.
     """
+    warnings.simplefilter("ignore", FutureWarning)  # what libraries tell each other
     try:
         main()
     except KeyboardInterrupt:

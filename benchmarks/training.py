@@ -4,8 +4,9 @@
     python -m benchmarks.training --layers 2 --mode base --batch 1 --lines 4     (official shape, random weights)
 
 The usual way: Hugging Face's Trainer and PEFT, a collator that opens the pictures, the vision tower in every step, the
-logits of all positions, random order. Ours: `stages.encode` once, then the Trainer of `stages.train`. Each way runs in
-a process of its own for two epochs, of which the second is timed. Where a card is seen it is used.
+logits of all positions, random order. Ours: every picture once through the vision tower, then the Trainer of
+`stages.train`. Each way runs in a process of its own for two epochs, of which the second is timed. Where a card is seen
+it is used.
 
 Prints samples and tokens per second, peak memory (of the card; without one of the process beyond the imported
 libraries), the share of the measured
@@ -17,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,17 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from stages import encode, train
+from stages import train
 from stages.imitate import imitate, official_config
 from stages.lib.adapter import add_adapter, lora_config
 from stages.lib.drawing import draw_line, random_hand
 from stages.lib.families import read_family
-from stages.lib.features import VisionInput
+from stages.lib.features import FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 from stages.lib.files import write_json
 from stages.lib.metadata import METADATA, Sample, read_metadata
 from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
@@ -153,9 +154,9 @@ class SecondEpoch(TrainerCallback):
 
 
 def run_ours(params: Params) -> dict[str, Any]:
-    """`stages.encode`, in this process but freed again, then the Trainer of `stages.train`."""
+    """The pictures through the vision tower once, then the Trainer of `stages.train`."""
     started, before_mb = time.perf_counter(), peak_mb()
-    encode.encode(read_metadata(), params)
+    encode(params)
     wait()
     encode_seconds, encode_peak_mb = time.perf_counter() - started, peak_mb() - before_mb
     # A process keeps its peak for ever: training is measured in one that has not encoded.
@@ -171,6 +172,20 @@ def run_ours(params: Params) -> dict[str, Any]:
     )
     measured: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     return {**measured, "encode_seconds": encode_seconds, "encode_peak_mb": encode_peak_mb}
+
+
+def encode(params: Params) -> None:
+    """What `stages.encode` does, without its probes."""
+    device, samples, dtype = set_up(params.runtime), read_metadata(), DTYPES[params.model.dtype]
+    folder = find_model(params.model.name_or_path, None)
+    vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
+    pictures = Pictures(samples, vision, 0)
+    model = load_base_model(str(folder), dtype=dtype, device=device, decoder=False)
+    writer = FeatureWriter(Path("shards"), params.runtime.shard_mb)
+    for sample in samples:
+        writer.add(sample.image_id, compute_vision_tokens(model, pictures.views(sample.image_id)))
+    writer.flush()
+    finish_cache([writer.folder], train.FEATURES, {})
 
 
 def train_ours(params: Params) -> dict[str, Any]:
@@ -253,11 +268,14 @@ def wait() -> None:
 
 
 def peak_mb() -> float:
-    """The most memory so far: of the card's tensors, without a card of this process (`resource` is not on Windows)."""
+    """The most memory so far: of the card's tensors; without a card of this process (on macOS only what it has now)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    if sys.platform == "linux":  # getrusage would also tell what the process was before it became this program
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+    memory = psutil.Process().memory_info()
+    return float(getattr(memory, "peak_wset", memory.rss)) / 1e6
 
 
 def matrix_product_limit(dtype: torch.dtype, device: torch.device) -> float:

@@ -117,7 +117,7 @@ def sum_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tens
     rows = max(1, FLOAT32_LOGITS // logits.shape[-1])
     if len(logits) <= rows:
         return _cross_entropy(logits, targets)
-    parts = zip(logits.split(rows), targets.split(rows), strict=True)
+    parts = zip(logits.split(rows), targets.split(rows), strict=True)  # type: ignore[no-untyped-call]
     losses = [checkpoint(_cross_entropy, *part, use_reentrant=False) for part in parts]
     return torch.stack(losses).sum()
 

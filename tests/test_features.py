@@ -61,6 +61,7 @@ def test_killed_while_the_shards_are_moved_no_shard_is_overwritten(tmp_path: Pat
     cache = FeatureCache(tmp_path / "features")
     assert all(torch.equal(cache.tokens(f"0000{i}"), tokens(i)) for i in range(3))
     assert len(list((tmp_path / "features").glob("tokens-*"))) == 3
+    assert cache.index["images"]["00000"]["shard"] == "tokens-00000.safetensors", "in the place that it had"
 
 
 def test_shards_are_written_when_they_are_full(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,8 @@ class FeatureWriter:
         """Write what is pending as one shard, whole or not at all."""
         if not self.pending:
             return
-        number = 1 + max((int(shard.stem.partition("-")[2]) for shard in self.shards), default=-1)
-        shard = self.folder / shard_name(number)
+        # The first free name: killed while shards were moved, those that are lost are made again as they were.
+        shard = next(path for path in (self.folder / shard_name(i) for i in count()) if path not in self.shards)
         with write_atomically(shard) as temporary:
             save_file(self.pending, temporary)
         for key, tokens in self.pending.items():

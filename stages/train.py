@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import TrainingArguments, set_seed
+from transformers import TrainerState, TrainingArguments, set_seed
 
 from stages.lib import processes
 from stages.lib.adapter import add_adapter, load_adapter_weights, lora_config, needs_pictures, save_adapter
@@ -235,6 +235,13 @@ def train(trainer: TokenWeightedTrainer) -> None:
     checkpoint = last_complete_checkpoint(Path(str(trainer.args.output_dir)))
     if checkpoint:
         print(f"train: goes on from {checkpoint.name} of an interrupted run")
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if (
+            state.global_step >= trainer.args.max_steps
+        ):  # interrupted behind its end: the Trainer would take a step more
+            trainer.state = state
+            load_adapter_weights(trainer.model, checkpoint)
+            return
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 

@@ -53,8 +53,8 @@ def read_probes(samples: list[Sample], cache: Cache, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(transcribe, "transcribe", show)
     params = TranscribeParams(max_new_tokens=1, no_repeat_ngram_size=0, batch_size=1)
-    unused = cast(Any, None)
-    text = transcribe.read_probes(cast(Any, Model()), samples, cast(Any, cache), unused, unused, params)
+    unused, tokens_of = cast(Any, None), {"base": cache.tokens, "adapter": cache.tokens}
+    text = transcribe.read_probes(cast(Any, Model()), samples, tokens_of, unused, unused, params)
     return [json.loads(row) for row in text.splitlines()]
 
 

@@ -238,7 +238,7 @@ def train(trainer: TokenWeightedTrainer) -> None:
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         if (
             state.global_step >= trainer.args.max_steps
-        ):  # interrupted behind its end: the Trainer would take a step more
+        ):  # the Trainer would take one more
             trainer.state = state
             load_adapter_weights(trainer.model, checkpoint)
             return

@@ -236,9 +236,7 @@ def train(trainer: TokenWeightedTrainer) -> None:
     if checkpoint:
         print(f"train: goes on from {checkpoint.name} of an interrupted run")
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        if (
-            state.global_step >= trainer.args.max_steps
-        ):  # the Trainer would take one more
+        if state.global_step >= trainer.args.max_steps:  # the Trainer would take one more
             trainer.state = state
             load_adapter_weights(trainer.model, checkpoint)
             return

@@ -80,7 +80,7 @@ def main() -> None:
     keep_best = create_keep_best(datasets, params)
     trainer = create_trainer(model, datasets, params, keep_best)
     before = trainer.mean_loss(datasets.val)
-    train(trainer)
+    train(trainer, keep_best)
     selected = select(trainer, keep_best)
     metrics = {**measure(trainer, datasets.train, datasets.val, datasets.vocabulary, before), "selected_step": selected}
     if processes.number():
@@ -230,13 +230,14 @@ def model_files(params: Params) -> list[Path]:
     return sorted([*folder.glob("*.json"), *weights])
 
 
-def train(trainer: TokenWeightedTrainer) -> None:
+def train(trainer: TokenWeightedTrainer, keep_best: KeepBest | None = None) -> None:
     """Run to the end, from the last complete checkpoint if there is one."""
     checkpoint = last_complete_checkpoint(Path(str(trainer.args.output_dir)))
     if checkpoint:
         print(f"train: goes on from {checkpoint.name} of an interrupted run")
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        if state.global_step >= trainer.args.max_steps:  # the Trainer would take one more
+        stopped = keep_best is not None and keep_best.has_run_out(state.log_history)
+        if stopped or state.global_step >= trainer.args.max_steps:  # it was over: the Trainer would take another step
             trainer.state = state
             load_adapter_weights(trainer.model, checkpoint)
             return

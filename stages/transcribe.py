@@ -49,7 +49,6 @@ def main() -> None:
     device = set_up(params.runtime)
     samples = [sample for sample in read_metadata() if sample.split == "val"]
     cache = FeatureCache(FEATURES)
-    vision_tokens = [cache.tokens(sample.image_id) for sample in samples]
     sees_anew = changes_vision(ADAPTER)
     base = load_base_model(
         params.model.name_or_path,

@@ -59,6 +59,10 @@ def test_the_run_stops_when_patience_has_run_out_and_not_before(tmp_path: Path) 
     for name, values, last in (("a", [0.5, 0.3, 0.4, 0.4, 0.2, 0.1], 60), ("b", [0.5, 0.3, 0.4, 0.4, 0.3, 0.1], 50)):
         (tmp_path / name).mkdir()
         assert run(values, tmp_path / name, patience=3)[-1] == last
+        history = [{"step": 10 * (i + 1), "eval_cer": value} for i, value in enumerate(values)]
+        assert KeepBest("cer", 3).has_run_out(history[: last // 10]) is (name == "b"), "what a resumed run decides by"
+        assert not KeepBest("cer", 3).has_run_out(history[: last // 10 - 1])
+        assert not KeepBest("cer", 0).has_run_out(history) and not KeepBest("cer", 3).has_run_out([])
 
 
 def test_the_metric_is_the_one_that_was_asked_for() -> None:

@@ -93,6 +93,21 @@ def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(
     assert not list(workspace.glob(".checkpoints/train/*/*")), "unfinished work is left behind"
 
 
+def test_a_run_that_was_over_takes_no_step_more(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop_before_the_end(trainer: Any, metrics: dict[str, Any], params: Params) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save", stop_before_the_end)
+        with pytest.raises(KeyboardInterrupt):
+            train.main()
+    states = list(workspace.glob(".checkpoints/train/*/checkpoint-18/trainer_state.json"))
+    assert len(states) == 1, "the last step was saved"
+    again = start(workspace)
+    assert again.wait() == 0
+    assert json.loads((workspace / "metrics/train.json").read_text(encoding="utf-8"))["optimizer_steps"] == 18
+
+
 def test_a_half_written_checkpoint_is_never_taken_for_whole(tmp_path: Path) -> None:
     for step, complete in ((3, True), (12, True), (15, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()

@@ -65,14 +65,21 @@ class KeepBest(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Save the adapter when this evaluation is the best so far; ask for the end when patience has run out."""
-        steps = [row["step"] for row in state.log_history if self.name in row]
         best = best_step(state.log_history, self.name)
         if best == state.global_step and processes.number() == 0:
             folder = Path(args.output_dir) / f"best-{best}"
             model.save_pretrained(folder, save_embedding_layers=False)
             write_text(folder / WHOLE, "")
-        if self.patience and len(steps) - 1 - steps.index(best) >= self.patience:
+        if self.has_run_out(state.log_history):
             control.should_training_stop = True
+
+    def has_run_out(self, history: Sequence[dict[str, Any]]) -> bool:
+        """Whether `patience` evaluations have passed since the best one."""
+        steps = [row["step"] for row in history if self.name in row]
+        return (
+            bool(self.patience and steps)
+            and len(steps) - 1 - steps.index(best_step(history, self.name)) >= self.patience
+        )
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Remove what a resumed run can no longer need: all but the best that this checkpoint knows."""

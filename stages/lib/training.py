@@ -100,9 +100,7 @@ def label_logits_loss(model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[t
     """
     labels = inputs["labels"]
     first = int((labels != IGNORED_LABEL).any(dim=0).nonzero()[0])
-    before = torch.arange(
-        first - 1, labels.shape[1] - 1, device=labels.device
-    )  # what predicts a label stands before it
+    before = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device)  # each predicts the next id
     arguments = {name: value for name, value in inputs.items() if name not in ("labels", "image_ids")}
     logits = model(**arguments, logits_to_keep=before, use_cache=False).logits
     targets = labels[:, first:]

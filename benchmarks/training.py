@@ -34,18 +34,18 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from stages import train
 from stages.imitate import imitate, official_config
-from stages.lib.adapter import add_adapter, lora_config
-from stages.lib.drawing import draw_line, random_hand
-from stages.lib.families import read_family
-from stages.lib.features import FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 from stages.lib.files import write_json
 from stages.lib.metadata import METADATA, Sample, read_metadata
-from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
+from stages.lib.model.adapter import add_adapter, lora_config
+from stages.lib.model.families import read_family
+from stages.lib.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
+from stages.lib.model.sequence import build_training_ids
 from stages.lib.params import Params, read_params
-from stages.lib.pictures import PictureCollator, Pictures
 from stages.lib.runtime import DTYPES, hash_file, set_up
-from stages.lib.sequence import build_training_ids
-from stages.lib.views import read_view_sizes
+from stages.lib.vision.drawing import draw_line, random_hand
+from stages.lib.vision.features import FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
+from stages.lib.vision.pictures import PictureCollator, Pictures
+from stages.lib.vision.views import read_view_sizes
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"

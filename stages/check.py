@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 
 from stages.lib.checks.environment import check_environment
+from stages.lib.checks.findings import Finding, as_json, as_markdown, as_text, blocker, is_ready, ready, verdict
 from stages.lib.checks.machine import gather_environment
 from stages.lib.failures import run_stage
 from stages.lib.files import write_json, write_text
-from stages.lib.findings import Finding, as_json, as_markdown, as_text, blocker, is_ready, ready, verdict
 from stages.lib.params import ParameterError, read_params
 
 READINESS_JSON = Path("metrics/readiness.json")

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.lib.drawing import Hand, draw_line
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.files import write_atomically, write_text
+from stages.lib.vision.drawing import Hand, draw_line
 
 SEED = 20
 WRITER = Hand(slant=0.12, wobble=0.045, size_jitter=0.07, stretch_jitter=0.12, thick=True, ink=(38, 42, 96))

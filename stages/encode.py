@@ -6,8 +6,8 @@ Refuses a model whose vision tower gives another number of tokens than the mode 
 Alone   python -m stages.encode
 
 Interrupted, it goes on behind the last complete shard. Augmented copies (`encode.copies`) are made for training
-pictures only; validation pictures are encoded as they are. The blank and printed pictures of lib/probes.py are encoded
-too.
+pictures only; validation pictures are encoded as they are. The blank and printed pictures of lib/vision/probes.py are
+encoded too.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from tqdm import tqdm
 
 from stages.lib import processes
 from stages.lib.failures import run_stage
-from stages.lib.features import FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 from stages.lib.metadata import METADATA, Sample, read_metadata
-from stages.lib.model import find_model, load_base_model
+from stages.lib.model.loading import find_model, load_base_model
 from stages.lib.params import Params, read_params
-from stages.lib.pictures import Pictures
-from stages.lib.probes import probe_pictures
 from stages.lib.processes import start_processes
 from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
-from stages.lib.views import read_view_sizes
+from stages.lib.vision.features import FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
+from stages.lib.vision.pictures import Pictures
+from stages.lib.vision.probes import probe_pictures
+from stages.lib.vision.views import read_view_sizes
 
 FEATURES = Path("data/features")
 

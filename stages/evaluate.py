@@ -22,15 +22,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.lib.confidence import calibrate, review
-from stages.lib.failures import Refusal, run_stage
-from stages.lib.files import write_json, write_text
-from stages.lib.gallery import write_gallery
-from stages.lib.metadata import METADATA, read_metadata
-from stages.lib.metrics import count_confusions
-from stages.lib.params import EvaluateParams, read_params
-from stages.lib.proof import find_problems, read_probes, summarise_probes
-from stages.lib.readings import (
+from stages.lib.evaluation.confidence import calibrate, review
+from stages.lib.evaluation.metrics import count_confusions
+from stages.lib.evaluation.proof import find_problems, read_probes, summarise_probes
+from stages.lib.evaluation.readings import (
     OTHERS_REMEDY,
     READERS,
     Line,
@@ -40,9 +35,14 @@ from stages.lib.readings import (
     read_text,
     readers_of,
 )
-from stages.lib.report import ReportSources, write_report
-from stages.lib.summary import Rate, compare_rates, summarise
-from stages.lib.tables import by_hand, by_length, by_leniency, by_page, by_script, confusion_cells
+from stages.lib.evaluation.summary import Rate, compare_rates, summarise
+from stages.lib.evaluation.tables import by_hand, by_length, by_leniency, by_page, by_script, confusion_cells
+from stages.lib.failures import Refusal, run_stage
+from stages.lib.files import write_json, write_text
+from stages.lib.metadata import METADATA, read_metadata
+from stages.lib.params import EvaluateParams, read_params
+from stages.lib.report.gallery import write_gallery
+from stages.lib.report.html_report import ReportSources, write_report
 
 PREDICTIONS = Path("data/predictions")
 OTHERS = Path("data/others")

@@ -24,7 +24,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from stages.lib.adapter import (
+from stages.lib.failures import Refusal, run_stage
+from stages.lib.files import write_atomically, write_text
+from stages.lib.model.adapter import (
     WEIGHTS,
     load_adapter,
     lora_config,
@@ -32,11 +34,9 @@ from stages.lib.adapter import (
     read_adapter_config,
     to_official,
 )
-from stages.lib.failures import Refusal, run_stage
-from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE
-from stages.lib.files import write_atomically, write_text
-from stages.lib.model import SMALL_FILES, find_model, load_base_model
-from stages.lib.official import read_unused, write_checkpoint
+from stages.lib.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
+from stages.lib.model.loading import SMALL_FILES, find_model, load_base_model
+from stages.lib.model.official import read_unused, write_checkpoint
 from stages.lib.params import Params, TrainParams, read_params
 from stages.lib.runtime import DTYPES
 

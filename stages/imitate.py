@@ -22,8 +22,8 @@ from transformers import PreTrainedModel, UnlimitedOcrForConditionalGeneration
 
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.files import write_json
-from stages.lib.model import BOS, EOS, IMAGE, PAD
-from stages.lib.official import OFFICIAL_CONFIG, build_config, write_checkpoint
+from stages.lib.model.loading import BOS, EOS, IMAGE, PAD
+from stages.lib.model.official import OFFICIAL_CONFIG, build_config, write_checkpoint
 from stages.lib.runtime import DTYPES
 
 IMAGE_ID = 128815  # of <image> in the official tokenizer

@@ -22,22 +22,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from stages.lib.conversion import Original, convert_pictures
-from stages.lib.conversion_cache import ConversionCache, open_cache
-from stages.lib.duplicates import Picture, find_same_pictures
+from stages.lib.dataset.conversion import Original, convert_pictures
+from stages.lib.dataset.conversion_cache import ConversionCache, open_cache
+from stages.lib.dataset.duplicates import Picture, find_same_pictures
+from stages.lib.dataset.frozen import read_frozen
+from stages.lib.dataset.ground_truth import Rejection, TranscribedImage, read_ground_truth
+from stages.lib.dataset.images import ImageLimits
+from stages.lib.dataset.leaks import SIDES, check_split, describe_split, list_names, word_split
+from stages.lib.dataset.rejections import count_kinds, refuse_too_many, write_rejections
+from stages.lib.dataset.splits import Split, SplitRules, SplitSample, split_samples
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.files import write_json, write_text
-from stages.lib.frozen import read_frozen
-from stages.lib.ground_truth import Rejection, TranscribedImage, read_ground_truth
-from stages.lib.images import ImageLimits
-from stages.lib.leaks import SIDES, check_split, describe_split, list_names, word_split
 from stages.lib.metadata import METADATA, Sample
 from stages.lib.params import PrepareParams, read_params
-from stages.lib.rejections import count_kinds, refuse_too_many, write_rejections
-from stages.lib.splits import Split, SplitRules, SplitSample, split_samples
 
 if TYPE_CHECKING:  # the processes that convert pictures import this module, and torch behind it costs each 300 MB
-    from stages.lib.fit import SequenceLimit
+    from stages.lib.dataset.fit import SequenceLimit
 
 RAW = Path("data/raw")
 METRICS = Path("metrics")
@@ -224,7 +224,7 @@ def _write_samples(
 
 
 def main() -> None:
-    from stages.lib.fit import SequenceLimit
+    from stages.lib.dataset.fit import SequenceLimit
 
     params = read_params()
     cache = open_cache(image_limits(params.prepare))

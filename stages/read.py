@@ -21,16 +21,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages.lib.adapter import load_adapter
-from stages.lib.decoding import Reading, transcribe
+from stages.lib.dataset.images import ImageLimits, UnreadableImage, find_files, has_image_suffix, open_image
 from stages.lib.failures import Refusal, run_stage
-from stages.lib.families import read_family
-from stages.lib.features import VisionInput, compute_vision_tokens
-from stages.lib.images import ImageLimits, UnreadableImage, find_files, has_image_suffix, open_image
-from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
+from stages.lib.model.adapter import load_adapter
+from stages.lib.model.decoding import Reading, transcribe
+from stages.lib.model.families import read_family
+from stages.lib.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
 from stages.lib.params import Params, read_params
 from stages.lib.runtime import DTYPES, set_up
-from stages.lib.views import read_view_sizes
+from stages.lib.vision.features import VisionInput, compute_vision_tokens
+from stages.lib.vision.views import read_view_sizes
 
 
 @dataclass(frozen=True)

@@ -25,31 +25,31 @@ from peft import PeftModel
 from transformers import TrainerState, TrainingArguments, set_seed
 
 from stages.lib import processes
-from stages.lib.adapter import add_adapter, load_adapter_weights, lora_config, needs_pictures, save_adapter
 from stages.lib.checks.environment import check_environment
+from stages.lib.checks.findings import refuse_blockers
 from stages.lib.checks.machine import gather_environment
 from stages.lib.failures import Refusal, run_stage
-from stages.lib.families import read_family
-from stages.lib.features import FeatureCache, VisionInput, compute_vision_tokens
 from stages.lib.files import write_json, write_text
-from stages.lib.findings import refuse_blockers
 from stages.lib.metadata import METADATA, read_metadata
-from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
-from stages.lib.outcome import measure, model_card, write_curves
+from stages.lib.model.adapter import add_adapter, load_adapter_weights, lora_config, needs_pictures, save_adapter
+from stages.lib.model.families import read_family
+from stages.lib.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
+from stages.lib.model.sequence import CachedVisionCollator
 from stages.lib.params import Params, read_params
-from stages.lib.pictures import PictureCollator, Pictures
 from stages.lib.processes import start_processes
 from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
-from stages.lib.schedule import Schedule
-from stages.lib.selection import MIN_LINES_FOR_CER, KeepBest, make_cer_reader
-from stages.lib.sequence import CachedVisionCollator
-from stages.lib.training import (
+from stages.lib.training.outcome import measure, model_card, write_curves
+from stages.lib.training.schedule import Schedule
+from stages.lib.training.selection import MIN_LINES_FOR_CER, KeepBest, make_cer_reader
+from stages.lib.training.trainer import (
     CachedSamples,
     MarkCompleteCheckpoints,
     TokenWeightedTrainer,
     last_complete_checkpoint,
 )
-from stages.lib.views import read_view_sizes
+from stages.lib.vision.features import FeatureCache, VisionInput, compute_vision_tokens
+from stages.lib.vision.pictures import PictureCollator, Pictures
+from stages.lib.vision.views import read_view_sizes
 
 FEATURES = Path("data/features")
 ADAPTER = Path("models/adapter")

@@ -3,7 +3,7 @@
 Reads   data/processed/metadata.json, data/features/, the base model, models/adapter/; parameters `model`,
         `transcribe`. An adapter of the vision tower sees the pictures of data/processed/ anew (parameters `encode`).
 Writes  data/predictions/base.jsonl and adapter.jsonl, one object a picture, in order of image id; probes.jsonl, what
-        was read in wrong, blank and printed pictures (lib/probes.py).
+        was read in wrong, blank and printed pictures (lib/vision/probes.py).
 Refuses to run without an adapter or without cached vision tokens.
 Alone   python -m stages.transcribe
 """
@@ -21,21 +21,21 @@ from peft import PeftModel
 from tokenizers import Tokenizer
 
 from stages.lib import processes
-from stages.lib.adapter import changes_vision, load_adapter
-from stages.lib.decoding import Reading, transcribe
 from stages.lib.failures import run_stage
-from stages.lib.families import read_family
-from stages.lib.features import FeatureCache, VisionInput, compute_vision_tokens
 from stages.lib.files import write_text
 from stages.lib.metadata import Sample, read_metadata
-from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
+from stages.lib.model.adapter import changes_vision, load_adapter
+from stages.lib.model.decoding import Reading, transcribe
+from stages.lib.model.families import read_family
+from stages.lib.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
+from stages.lib.model.sequence import SpecialTokens
 from stages.lib.params import TranscribeParams, read_params
-from stages.lib.pictures import Pictures
-from stages.lib.probes import blank_key, exchange, printed_lines, probe_pictures, probe_samples
 from stages.lib.processes import start_processes
 from stages.lib.runtime import DTYPES, set_up
-from stages.lib.sequence import SpecialTokens
-from stages.lib.views import read_view_sizes
+from stages.lib.vision.features import FeatureCache, VisionInput, compute_vision_tokens
+from stages.lib.vision.pictures import Pictures
+from stages.lib.vision.probes import blank_key, exchange, printed_lines, probe_pictures, probe_samples
+from stages.lib.vision.views import read_view_sizes
 
 FEATURES = Path("data/features")
 ADAPTER = Path("models/adapter")

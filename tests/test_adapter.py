@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from transformers import UnlimitedOcrForConditionalGeneration
 
 from stages.imitate import IMAGE_ID, official_config
-from stages.lib.adapter import (
+from stages.lib.failures import Refusal
+from stages.lib.metadata import Sample
+from stages.lib.model.adapter import (
     add_adapter,
     changes_vision,
     load_adapter,
@@ -23,15 +25,13 @@ from stages.lib.adapter import (
     to_native,
     to_official,
 )
-from stages.lib.failures import Refusal
-from stages.lib.features import FeatureCache, VisionInput, compute_vision_tokens
-from stages.lib.metadata import Sample
-from stages.lib.model import load_base_model, read_tokenizer
-from stages.lib.official import build_config
+from stages.lib.model.loading import load_base_model, read_tokenizer
+from stages.lib.model.official import build_config
+from stages.lib.model.sequence import CachedVisionCollator, SpecialTokens, as_image_outputs
 from stages.lib.params import TrainParams, read_params
-from stages.lib.pictures import PictureCollator, Pictures
-from stages.lib.sequence import CachedVisionCollator, SpecialTokens, as_image_outputs
-from stages.lib.training import CachedSamples, label_logits_loss
+from stages.lib.training.trainer import CachedSamples, label_logits_loss
+from stages.lib.vision.features import FeatureCache, VisionInput, compute_vision_tokens
+from stages.lib.vision.pictures import PictureCollator, Pictures
 
 ROOT = Path(__file__).parent.parent
 

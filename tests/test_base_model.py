@@ -21,8 +21,8 @@ from stages.lib.checks.base_model import (
     count_matches,
     gather_model,
 )
-from stages.lib.findings import Finding
-from stages.lib.official import UNUSED_OFFICIAL, build_config, official_tensors
+from stages.lib.checks.findings import Finding
+from stages.lib.model.official import UNUSED_OFFICIAL, build_config, official_tensors
 from stages.lib.params import Params, read_params
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from stages.lib.batches import LengthBuckets
+from stages.lib.training.batches import LengthBuckets
 
 LENGTHS = random.Random(1).choices(range(40, 400), k=333)
 

@@ -18,9 +18,9 @@ import yaml
 from PIL import Image
 
 from stages import check, train
+from stages.lib.checks.findings import Finding
 from stages.lib.checks.run import inspect_run
 from stages.lib.failures import Refusal
-from stages.lib.findings import Finding
 from stages.lib.metadata import Sample
 from stages.lib.params import read_params
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from stages.lib.checks.configuration import ConfigurationFacts, ModelLimits, check_configuration
+from stages.lib.checks.findings import Finding
 from stages.lib.checks.lengths import Lengths
-from stages.lib.findings import Finding
 from stages.lib.metadata import Sample
 from stages.lib.params import Params, read_params
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.lib import conversion
-from stages.lib.conversion import Original, convert_pictures
-from stages.lib.conversion_cache import INDEX, ConversionCache, open_cache, picture_key
-from stages.lib.images import ImageLimits
-from stages.lib.regions import Region, box
+from stages.lib.dataset import conversion
+from stages.lib.dataset.conversion import Original, convert_pictures
+from stages.lib.dataset.conversion_cache import INDEX, ConversionCache, open_cache, picture_key
+from stages.lib.dataset.images import ImageLimits
+from stages.lib.dataset.regions import Region, box
 
 LIMITS = ImageLimits(max_side_px=100, min_side_px=8, max_pixels=1_000_000, max_aspect=20.0)
 

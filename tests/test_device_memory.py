@@ -9,10 +9,10 @@ import pytest
 
 from stages.lib.checks.base_model import gather_model
 from stages.lib.checks.device_memory import check_memory, estimate_step
+from stages.lib.checks.findings import Finding
 from stages.lib.checks.lengths import Lengths
-from stages.lib.findings import Finding
-from stages.lib.memory import Memory
 from stages.lib.metadata import Sample
+from stages.lib.model.memory import Memory
 from stages.lib.params import Params, read_params
 
 ROOT = Path(__file__).parent.parent

@@ -10,9 +10,9 @@ from conftest import ROOT
 from PIL import Image
 
 from stages.encode import encode
-from stages.lib.features import FeatureCache
 from stages.lib.metadata import METADATA, Sample
 from stages.lib.params import read_params
+from stages.lib.vision.features import FeatureCache
 
 
 def test_probe_pictures_are_encoded_under_keys_that_no_training_view_has(

@@ -13,20 +13,20 @@ from conftest import FONT
 from PIL import Image
 from transformers import DeepseekOcr2Config, PreTrainedConfig, UnlimitedOcrConfig
 
-from stages.lib.adapter import add_adapter, load_adapter, lora_config, save_adapter
 from stages.lib.checks.base_model import check_base_model, gather_model
-from stages.lib.decoding import transcribe
-from stages.lib.drawing import Hand, draw_line
 from stages.lib.failures import Refusal
-from stages.lib.families import FAMILIES, read_family
-from stages.lib.features import VisionInput, compute_vision_tokens
 from stages.lib.files import write_json
-from stages.lib.model import load_base_model, model_class, read_tokenizer, special_tokens
+from stages.lib.model.adapter import add_adapter, load_adapter, lora_config, save_adapter
+from stages.lib.model.decoding import transcribe
+from stages.lib.model.families import FAMILIES, read_family
+from stages.lib.model.loading import load_base_model, model_class, read_tokenizer, special_tokens
+from stages.lib.model.sequence import CachedVisionCollator, SpecialTokens, build_training_ids
 from stages.lib.params import TranscribeParams, read_params
-from stages.lib.pictures import PictureCollator
-from stages.lib.sequence import CachedVisionCollator, SpecialTokens, build_training_ids
-from stages.lib.training import label_logits_loss
-from stages.lib.views import Views, read_view_sizes
+from stages.lib.training.trainer import label_logits_loss
+from stages.lib.vision.drawing import Hand, draw_line
+from stages.lib.vision.features import VisionInput, compute_vision_tokens
+from stages.lib.vision.pictures import PictureCollator
+from stages.lib.vision.views import Views, read_view_sizes
 from stages.pretrain import build_tokenizer
 
 ROOT = Path(__file__).parent.parent

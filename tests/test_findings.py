@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.failures import Refusal
-from stages.lib.findings import (
+from stages.lib.checks.findings import (
     CATALOGUE,
     as_json,
     as_markdown,
@@ -23,6 +22,7 @@ from stages.lib.findings import (
     verdict,
     warning,
 )
+from stages.lib.failures import Refusal
 
 PAGE = (Path(__file__).parent.parent / "docs/findings.md").read_text(encoding="utf-8")
 MIXED = [

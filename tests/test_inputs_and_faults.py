@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.lib import images
-from stages.lib.fit import SequenceLimit
+from stages.lib.dataset import images
+from stages.lib.dataset.fit import SequenceLimit
 from stages.lib.metadata import read_metadata
 from stages.lib.params import read_params
 from stages.prepare import prepare

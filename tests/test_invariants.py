@@ -11,17 +11,17 @@ import torch
 from conftest import PROMPT, TEXTS
 from PIL import Image
 
-from stages.lib import training
-from stages.lib.adapter import add_adapter, lora_config
-from stages.lib.decoding import transcribe
-from stages.lib.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 from stages.lib.metadata import Sample
-from stages.lib.model import load_base_model, read_tokenizer, special_tokens
+from stages.lib.model.adapter import add_adapter, lora_config
+from stages.lib.model.decoding import transcribe
+from stages.lib.model.loading import load_base_model, read_tokenizer, special_tokens
+from stages.lib.model.sequence import IGNORED_LABEL, CachedVisionCollator, SpecialTokens
 from stages.lib.params import TrainParams, TranscribeParams, read_params
 from stages.lib.runtime import hash_file
-from stages.lib.sequence import IGNORED_LABEL, CachedVisionCollator, SpecialTokens
-from stages.lib.training import CachedSamples, label_logits_loss, sum_cross_entropy
-from stages.lib.views import read_view_sizes
+from stages.lib.training.trainer import CachedSamples, label_logits_loss, sum_cross_entropy
+from stages.lib.training.trainer import trainer as training
+from stages.lib.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
+from stages.lib.vision.views import read_view_sizes
 from stages.pretrain import make_batch
 
 ROOT = Path(__file__).parent.parent

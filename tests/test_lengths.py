@@ -11,12 +11,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from stages.lib.checks.lengths import look_at_characters, measure_lengths
-from stages.lib.features import FeatureCache, VisionInput
-from stages.lib.fit import SequenceLimit
+from stages.lib.dataset.fit import SequenceLimit
 from stages.lib.metadata import Sample
-from stages.lib.model import read_tokenizer
-from stages.lib.sequence import SpecialTokens
-from stages.lib.training import CachedSamples
+from stages.lib.model.loading import read_tokenizer
+from stages.lib.model.sequence import SpecialTokens
+from stages.lib.training.trainer import CachedSamples
+from stages.lib.vision.features import FeatureCache, VisionInput
 
 
 @pytest.fixture

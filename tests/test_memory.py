@@ -10,24 +10,24 @@ import torch
 from PIL import Image
 
 from stages.imitate import IMAGE_ID, official_config
-from stages.lib import training
-from stages.lib.adapter import add_adapter, lora_config
-from stages.lib.features import VisionInput, compute_vision_tokens
-from stages.lib.live_bytes import LiveBytes
-from stages.lib.memory import (
+from stages.lib.model.adapter import add_adapter, lora_config
+from stages.lib.model.live_bytes import LiveBytes
+from stages.lib.model.loading import load_base_model, read_config
+from stages.lib.model.memory import (
     Load,
     Memory,
     estimate_encoding,
     estimate_training,
     estimate_transcription,
 )
-from stages.lib.model import load_base_model, read_config
-from stages.lib.official import build_config
+from stages.lib.model.official import build_config
+from stages.lib.model.sequence import SpecialTokens, as_image_outputs
 from stages.lib.params import TrainParams, read_params
-from stages.lib.pictures import pixel_inputs
-from stages.lib.sequence import SpecialTokens, as_image_outputs
-from stages.lib.training import label_logits_loss
-from stages.lib.views import ViewSizes, make_views
+from stages.lib.training.trainer import label_logits_loss
+from stages.lib.training.trainer import trainer as training
+from stages.lib.vision.features import VisionInput, compute_vision_tokens
+from stages.lib.vision.pictures import pixel_inputs
+from stages.lib.vision.views import ViewSizes, make_views
 
 ROOT = Path(__file__).parent.parent
 FULL = build_config(official_config(12), IMAGE_ID)

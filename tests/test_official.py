@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, UnlimitedOcrForConditionalGeneration
 
 from stages.imitate import IMAGE_ID, official_config
-from stages.lib.official import UNUSED_OFFICIAL, build_config, official_tensors
+from stages.lib.model.official import UNUSED_OFFICIAL, build_config, official_tensors
 
 TABLE = Path(__file__).parent / "data/official_tensors.csv"  # every tensor of the checkpoint, numbers replaced by N
 

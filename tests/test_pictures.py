@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 
 from stages import read, train, transcribe
 from stages.encode import encode
-from stages.lib.augment import augment
-from stages.lib.features import VisionInput
 from stages.lib.metadata import Sample
+from stages.lib.model.sequence import SpecialTokens
 from stages.lib.params import read_params
-from stages.lib.pictures import PictureCollator, Pictures, pixel_inputs
-from stages.lib.sequence import SpecialTokens
+from stages.lib.vision.augment import augment
+from stages.lib.vision.features import VisionInput
+from stages.lib.vision.pictures import PictureCollator, Pictures, pixel_inputs
 
 ROOT = Path(__file__).parent.parent
 

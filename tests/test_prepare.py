@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 import stages.prepare
-from stages.lib.drawing import Hand, draw_line
+from stages.lib.dataset.fit import SequenceLimit
+from stages.lib.dataset.ground_truth import GroundTruthError, TranscribedImage
+from stages.lib.dataset.splits import SplitError
 from stages.lib.failures import Refusal, run_stage
-from stages.lib.fit import SequenceLimit
-from stages.lib.ground_truth import GroundTruthError, TranscribedImage
 from stages.lib.metadata import read_metadata
 from stages.lib.params import PrepareParams, read_params
-from stages.lib.splits import SplitError
+from stages.lib.vision.drawing import Hand, draw_line
 from stages.prepare import Summary, name_pages, prepare
 
 ROOT = Path(__file__).parent.parent

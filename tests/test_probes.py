@@ -8,7 +8,7 @@ import numpy as np
 from conftest import ROOT
 
 from stages.lib.metadata import Sample
-from stages.lib.probes import LINES, draw_printed, exchange, printed_lines, probe_pictures, probe_samples
+from stages.lib.vision.probes import LINES, draw_printed, exchange, printed_lines, probe_pictures, probe_samples
 
 
 def validation(count: int, text: str = "line {}") -> list[Sample]:

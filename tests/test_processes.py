@@ -14,7 +14,7 @@ from conftest import edit_params
 from safetensors.torch import load_file
 
 from stages.lib import processes
-from stages.lib.features import FeatureCache
+from stages.lib.vision.features import FeatureCache
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,9 +8,9 @@ import pytest
 import validation_set
 from validation_set import read_predictions, write_predictions, write_validation_set
 
+from stages.lib.evaluation.readings import READERS, Line, read_lines
 from stages.lib.failures import Refusal
 from stages.lib.metadata import Sample, read_metadata
-from stages.lib.readings import READERS, Line, read_lines
 
 
 def read(root: Path) -> list[Line]:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from stages.lib.checks.findings import Finding
 from stages.lib.checks.lengths import Lengths
 from stages.lib.checks.samples import SampleFacts, check_samples, find_copies, find_missing, read_rejections
-from stages.lib.findings import Finding
 from stages.lib.metadata import Sample
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import get_cosine_schedule_with_warmup
 
 from stages.lib.params import TrainParams, read_params
-from stages.lib.schedule import Schedule
+from stages.lib.training.schedule import Schedule
 
 ROOT = Path(__file__).parent.parent
 

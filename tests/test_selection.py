@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from stages.lib.decoding import transcribe
-from stages.lib.features import FeatureCache
+from stages.lib.evaluation.metrics import count_character_errors
 from stages.lib.metadata import Sample
-from stages.lib.metrics import count_character_errors
-from stages.lib.model import load_base_model, read_tokenizer
+from stages.lib.model.decoding import transcribe
+from stages.lib.model.loading import load_base_model, read_tokenizer
+from stages.lib.model.sequence import SpecialTokens
 from stages.lib.params import TranscribeParams
-from stages.lib.selection import WHOLE, KeepBest, best_step, make_cer_reader
-from stages.lib.sequence import SpecialTokens
+from stages.lib.training.selection import WHOLE, KeepBest, best_step, make_cer_reader
+from stages.lib.vision.features import FeatureCache
 
 
 class SavedModel:

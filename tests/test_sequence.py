@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.lib.model import read_tokenizer
-from stages.lib.sequence import (
+from stages.lib.model.loading import read_tokenizer
+from stages.lib.model.sequence import (
     CachedVisionCollator,
     SequenceTooLong,
     SpecialTokens,

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from validation_set import ROWS, write_validation_set
 
-from stages.lib import thumbnails
+from stages.lib.evaluation.readings import READERS, Line, read_lines
 from stages.lib.failures import Refusal
 from stages.lib.metadata import read_metadata
-from stages.lib.readings import READERS, Line, read_lines
-from stages.lib.thumbnails import embed_pictures
+from stages.lib.report.html_report import thumbnails
+from stages.lib.report.thumbnails import embed_pictures
 
 
 def lines_with_noise(root: Path, count: int, size_px: tuple[int, int]) -> list[Line]:

@@ -21,7 +21,7 @@ from stages import train
 from stages.lib.failures import Refusal
 from stages.lib.metadata import Sample
 from stages.lib.params import Params, read_params
-from stages.lib.training import COMPLETE, last_complete_checkpoint
+from stages.lib.training.trainer import COMPLETE, last_complete_checkpoint
 
 ROOT = Path(__file__).parent.parent
 

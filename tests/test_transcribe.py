@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from stages import transcribe
-from stages.lib.decoding import Reading
 from stages.lib.metadata import Sample
+from stages.lib.model.decoding import Reading
 from stages.lib.params import TranscribeParams
-from stages.lib.probes import printed_lines
+from stages.lib.vision.probes import printed_lines
 
 
 class Model:

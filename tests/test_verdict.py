@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stages.lib.verdict import (
+from stages.lib.report.verdict import (
     count,
     describe_confidence,
     describe_confusions,

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from stages.lib.failures import Refusal
-from stages.lib.families import FAMILIES, MODES
-from stages.lib.views import ViewSizes, choose_grid, count_tokens, make_views, read_view_sizes
+from stages.lib.model.families import FAMILIES, MODES
+from stages.lib.vision.views import ViewSizes, choose_grid, count_tokens, make_views, read_view_sizes
 
 OFFICIAL = ViewSizes()
 GREY = (127 / 255 - 0.5) / 0.5  # of the padding

@@ -14,15 +14,15 @@ from huggingface_hub import get_safetensors_metadata
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig
 
-from stages.lib.adapter import add_adapter, lora_config
 from stages.lib.checks.configuration import ModelLimits
+from stages.lib.checks.findings import Finding, blocker, gigabytes, ready, warning
 from stages.lib.failures import Refusal
-from stages.lib.families import FAMILIES, OFFICIAL_MODEL_TYPE, read_family
-from stages.lib.findings import Finding, blocker, gigabytes, ready, warning
-from stages.lib.model import find_model, holds_all_weights, is_hub_id, model_class, read_config, read_tokenizer
-from stages.lib.official import UNUSED_OFFICIAL, official_tensors
+from stages.lib.model.adapter import add_adapter, lora_config
+from stages.lib.model.families import FAMILIES, OFFICIAL_MODEL_TYPE, read_family
+from stages.lib.model.loading import find_model, holds_all_weights, is_hub_id, model_class, read_config, read_tokenizer
+from stages.lib.model.official import UNUSED_OFFICIAL, official_tensors
 from stages.lib.params import Params, TrainParams
-from stages.lib.views import ViewSizes, read_view_sizes
+from stages.lib.vision.views import ViewSizes, read_view_sizes
 
 KEYS_SHOWN = 3
 LARGE_MODEL = 1e9  # weights, from which on a CPU needs seconds for one line

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from stages.lib.checks.findings import Finding, blocker, ready, warning
 from stages.lib.checks.lengths import Lengths
-from stages.lib.findings import Finding, blocker, ready, warning
 from stages.lib.params import Params
-from stages.lib.schedule import Schedule
+from stages.lib.training.schedule import Schedule
 
 SQUASHING_MODES = ("tiny", "small")
 LONG_LINE = 2.0  # width / height from which on a square distorts letters beyond what the model was trained on

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from stages.lib.adapter import needs_pictures
 from stages.lib.checks.base_model import FoundModel
+from stages.lib.checks.findings import Finding, blocker, gigabytes, ready, warning
 from stages.lib.checks.lengths import Lengths
 from stages.lib.checks.machine import EnvironmentFacts
-from stages.lib.findings import Finding, blocker, gigabytes, ready, warning
-from stages.lib.memory import Load, Memory, estimate_training, estimate_transcription
+from stages.lib.model.adapter import needs_pictures
+from stages.lib.model.memory import Load, Memory, estimate_training, estimate_transcription
 from stages.lib.params import Params
 from stages.lib.runtime import DTYPES
-from stages.lib.views import make_views
+from stages.lib.vision.views import make_views
 
 CUDA_BYTES = 600_000_000  # of a card, for CUDA's own libraries
 TIGHT = 0.9  # of the device's memory

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from packaging.requirements import Requirement
 
+from stages.lib.checks.findings import Finding, blocker, gigabytes, ready, warning
 from stages.lib.checks.machine import EnvironmentFacts
-from stages.lib.findings import Finding, blocker, gigabytes, ready, warning
 
 LEAST_PYTHON = (3, 11)
 PRIVATE_DETAILS = ("transformers", "peft")  # details of theirs are used that may change with any version

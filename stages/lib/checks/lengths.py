@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stages.lib.fit import SequenceLimit
+from stages.lib.dataset.fit import SequenceLimit
 from stages.lib.metadata import Sample
-from stages.lib.sequence import IGNORED_LABEL, build_training_ids
+from stages.lib.model.sequence import IGNORED_LABEL, build_training_ids
 
 NO_LIMIT = 10**9
 

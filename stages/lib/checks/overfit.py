@@ -16,20 +16,20 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
-from stages.lib.adapter import add_adapter, lora_config, needs_pictures
-from stages.lib.decoding import transcribe
-from stages.lib.families import read_family
-from stages.lib.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
-from stages.lib.findings import Finding, blocker, ready, warning
+from stages.lib.checks.findings import Finding, blocker, ready, warning
+from stages.lib.evaluation.metrics import count_character_errors, micro_average
 from stages.lib.metadata import Sample
-from stages.lib.metrics import count_character_errors, micro_average
-from stages.lib.model import find_model, load_base_model, read_tokenizer, special_tokens
+from stages.lib.model.adapter import add_adapter, lora_config, needs_pictures
+from stages.lib.model.decoding import transcribe
+from stages.lib.model.families import read_family
+from stages.lib.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
+from stages.lib.model.sequence import CachedVisionCollator
 from stages.lib.params import Params
-from stages.lib.pictures import PictureCollator, Pictures
 from stages.lib.runtime import DTYPES
-from stages.lib.sequence import CachedVisionCollator
-from stages.lib.training import CachedSamples, TokenWeightedTrainer
-from stages.lib.views import read_view_sizes
+from stages.lib.training.trainer import CachedSamples, TokenWeightedTrainer
+from stages.lib.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
+from stages.lib.vision.pictures import PictureCollator, Pictures
+from stages.lib.vision.views import read_view_sizes
 
 LINES = 4
 MOST_STEPS = 300

@@ -9,12 +9,12 @@ from stages.lib.checks.base_model import FoundModel, ModelFacts, check_base_mode
 from stages.lib.checks.configuration import ConfigurationFacts, check_configuration
 from stages.lib.checks.device_memory import inspect_memory
 from stages.lib.checks.environment import check_environment
+from stages.lib.checks.findings import Finding, is_ready
 from stages.lib.checks.lengths import Lengths, look_at_characters, measure_lengths
 from stages.lib.checks.machine import gather_environment
 from stages.lib.checks.overfit import check_overfit, choose_lines, overfit
 from stages.lib.checks.samples import SampleFacts, check_samples, find_copies, find_missing, read_rejections
-from stages.lib.findings import Finding, is_ready
-from stages.lib.fit import SequenceLimit
+from stages.lib.dataset.fit import SequenceLimit
 from stages.lib.metadata import METADATA, Sample, read_metadata
 from stages.lib.params import Params
 from stages.lib.runtime import DTYPES, set_up

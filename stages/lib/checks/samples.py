@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from stages.lib.checks.findings import Finding, blocker, count, ready, warning
 from stages.lib.checks.lengths import Lengths
-from stages.lib.duplicates import Picture, find_same_pictures, fingerprint
-from stages.lib.findings import Finding, blocker, count, ready, warning
-from stages.lib.images import open_image
+from stages.lib.dataset.duplicates import Picture, find_same_pictures, fingerprint
+from stages.lib.dataset.images import open_image
+from stages.lib.dataset.splits import SplitSample, find_contained
 from stages.lib.metadata import Sample
-from stages.lib.splits import SplitSample, find_contained
 from stages.lib.text import collapse_whitespace, grapheme_clusters, to_nfc
 
 SHOWN = 5

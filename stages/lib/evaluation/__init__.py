@@ -1,0 +1,1 @@
+"""How readings become numbers: metrics, intervals, confidence, proofs, tables."""

@@ -1,0 +1,1 @@
+"""What the vision tower is shown, and the cache of what it sees."""

@@ -24,9 +24,10 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from stages.lib.dataset.conversion_cache import ConversionCache, hash_content, picture_key
+from stages.lib.dataset.conversion_cache import ConversionCache, picture_key
 from stages.lib.dataset.duplicates import Picture, fingerprint
 from stages.lib.dataset.images import ImageLimits, UnreadableImage, limit_image, open_image
+from stages.lib.dataset.known_hashes import HashedFile, hash_file
 from stages.lib.dataset.regions import Region, RegionError, cut_region
 from stages.lib.failures import Refusal
 
@@ -58,7 +59,7 @@ class _Task:
 class _Done:
     number: int
     result: Picture | str
-    content_hash: str | None
+    hashed: HashedFile | None  # the original, where that was asked for
 
 
 def convert_pictures(
@@ -90,8 +91,10 @@ def convert_pictures(
         for batch in map(_convert, tasks) if workers == 1 else _in_processes(tasks, workers):
             for done in batch:
                 results[done.number] = done.result
-                if cache and done.content_hash and isinstance(done.result, Picture):
-                    cache.add(picture_key(done.content_hash, originals[done.number].region), done.result)
+                if cache and done.hashed and isinstance(done.result, Picture):
+                    original = originals[done.number]
+                    cache.hashes.remember(original.path, done.hashed)
+                    cache.add(picture_key(done.hashed.sha256, original.region), done.result)
             progress.update(len(batch))
     return [results[number] for number in range(len(originals))]
 
@@ -108,7 +111,7 @@ def _take_kept(
         path, content_hash = Path(), None
         for number, original in enumerate(originals[first : first + FILES_PER_THREAD], first):
             if original.path != path:
-                path, content_hash = original.path, hash_content(original.path)
+                path, content_hash = original.path, cache.hashes.of(original.path)
             if content_hash:
                 target = folder / _file_name(number)
                 picture = cache.take(picture_key(content_hash, original.region), target)
@@ -169,10 +172,10 @@ def _leave_interrupts_to_the_parent() -> None:
 def _convert(task: _Task) -> list[_Done]:
     batch: list[_Done] = []
     page: _Page | None = None
-    path, content_hash = Path(), None
+    path, hashed = Path(), None
     for number, original in task.originals:
         if task.hashed and original.path != path:
-            path, content_hash = original.path, hash_content(original.path)
+            path, hashed = original.path, hash_file(original.path)
         try:
             if original.region is None:
                 image = open_image(original.path, task.limits)
@@ -180,7 +183,7 @@ def _convert(task: _Task) -> list[_Done]:
                 page = page if page and page.path == original.path else _Page(original.path, task.limits)
                 image = page.cut(original.region)
         except UnreadableImage as error:
-            batch.append(_Done(number, error.reason, content_hash))
+            batch.append(_Done(number, error.reason, hashed))
             continue
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)  # 4:4:4: thin coloured ink keeps its edges
@@ -189,7 +192,7 @@ def _convert(task: _Task) -> list[_Done]:
         target.write_bytes(content)  # not flushed to the disk: only metadata.json makes the folder whole
         digest = hashlib.sha256(content).hexdigest()
         picture = Picture(target, image.width, image.height, digest, fingerprint(image))
-        batch.append(_Done(number, picture, content_hash))
+        batch.append(_Done(number, picture, hashed))
     return batch
 
 

@@ -2,8 +2,9 @@
 
 It lies outside the stage's outputs, which DVC deletes before the stage starts, in a folder that belongs to one set of
 parameters and one version of the code. A picture is known by the content of its file, not by its name, and what was
-kept is compared with its hash before it is used. Kept pictures are hard links of the outputs where the system has
-them; once DVC has put its own copies in the outputs' place, they take as much disk as data/processed.
+kept is compared with its hash before it is used, unless it stands as it was hashed (known_hashes.py). Kept pictures are
+hard links of the outputs where the system has them; once DVC has put its own copies in the outputs' place, they take as
+much disk as data/processed.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from pathlib import Path
 
 from stages.lib.dataset.duplicates import Picture
 from stages.lib.dataset.images import ImageLimits
+from stages.lib.dataset.known_hashes import HashedFile, KnownHashes
 from stages.lib.dataset.regions import Region
 from stages.lib.files import write_text
 
 INDEX = "index.jsonl"
+HASHES = "hashes.json"
 CODE = ("conversion", "duplicates", "images", "regions")  # the modules that decide what a converted picture looks like
 
 
@@ -41,6 +44,7 @@ class ConversionCache:
         self.kept: dict[str, _Kept] = {}
         self.used: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
+        self.hashes = KnownHashes(folder / HASHES)
         index = folder / INDEX
         if index.exists():
             for line in index.read_bytes().splitlines():
@@ -59,12 +63,9 @@ class ConversionCache:
         if kept is None:
             return None
         source = self._path(key)
-        try:
-            if _hash(source) != kept.sha256:
-                return None
-            _link(source, target)
-        except FileNotFoundError:
+        if self.hashes.of(source) != kept.sha256:
             return None
+        _link(source, target)
         self.used.add(key)
         return Picture(target, kept.width_px, kept.height_px, kept.sha256, kept.bits)
 
@@ -73,6 +74,8 @@ class ConversionCache:
         target = self._path(key)
         target.unlink(missing_ok=True)
         _link(picture.path, target)
+        stat = target.stat()
+        self.hashes.remember(target, HashedFile(picture.sha256, stat.st_size, stat.st_mtime_ns, stat.st_ino))
         entry = [key, picture.width_px, picture.height_px, picture.sha256, picture.bits.hex()]
         self.index.write(json.dumps(entry).encode() + b"\n")
         self.kept[key] = _Kept(picture.width_px, picture.height_px, picture.sha256, picture.bits)
@@ -87,7 +90,8 @@ class ConversionCache:
             for key, kept in sorted(self.kept.items())
         ]
         write_text(self.folder / INDEX, "\n".join(lines))
-        known = {self._path(key).name for key in self.kept} | {INDEX}
+        self.hashes.save()
+        known = {self._path(key).name for key in self.kept} | {INDEX, HASHES}
         _remove(path for path in self.folder.iterdir() if path.name not in known)
         _remove(path for path in self.folder.parent.iterdir() if path.name != self.folder.name)
 
@@ -112,19 +116,6 @@ def picture_key(content_hash: str, region: Region | None) -> str:
     if region is None:
         return content_hash
     return hashlib.sha256(f"{content_hash} {region}".encode()).hexdigest()
-
-
-def hash_content(path: Path) -> str | None:
-    """SHA-256 of a file, hexadecimal; None when it cannot be read, which the conversion then explains."""
-    try:
-        return _hash(path)
-    except OSError:
-        return None
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _link(source: Path, target: Path) -> None:

@@ -88,12 +88,22 @@ def test_the_headline_and_the_verdict_are_those_of_the_numbers(tmp_path: Path) -
     page = without_markup(write_report(write_validation_set(tmp_path))).replace("\u00a0", " ")
     assert "The adapter reads 2.3 % of the characters wrong (95 % interval 0.0–5.0 %)" in page
     assert "the base model alone 56.8 %" in page
+    assert "All answers below are about" not in page
+
+
+def test_words_lines_without_an_error_and_the_cost_in_print_stand_beside_the_headline(tmp_path: Path) -> None:
+    page = without_markup(write_report(write_validation_set(tmp_path))).replace("\u00a0", " ")
+    cost = re.search(r"Counted in words, .*", page)
+    assert cost is not None and page.index(cost[0]) < page.index("Has it improved?")
+    exact = sum(truth == adapter for _, truth, _, adapter in ROWS)
+    assert f"; {exact} of {len(ROWS)} lines are without any error." in cost[0]
 
 
 def test_one_line_says_what_it_cannot_tell(tmp_path: Path) -> None:
     page = without_markup(write_report(write_validation_set(tmp_path, ROWS[:1]))).replace("\u00a0", " ")
     assert "Too few to say: 1 validation line from 1 page." in page
     assert "percentage points above" not in page
+    assert "All answers below are about 1 line only." in page
 
 
 def test_nothing_in_it_leaves_the_file(tmp_path: Path) -> None:
@@ -239,15 +249,15 @@ def test_readiness_findings_are_told_with_their_remedy_and_are_absent_without_a_
 
 def test_the_commit_is_named_where_there_is_one(tmp_path: Path) -> None:
     root = write_validation_set(tmp_path)
-    assert "at commit" not in write_report(root)
+    assert "in commit" not in write_report(root)
     git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
-    assert "at commit" not in write_report(root)
+    assert "in commit" not in write_report(root)
     subprocess.run([*git, "add", "params.yaml"], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "what decides"], check=True)
-    (decides,) = re.findall(r"at commit <code>([0-9a-f]{12})</code>", write_report(root))
+    (decides,) = re.findall(r"in commit <code>([0-9a-f]{12})</code>", write_report(root))
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "results only"], check=True)
-    assert f"at commit <code>{decides}</code>" in write_report(root)
+    assert f"in commit <code>{decides}</code>" in write_report(root)
 
 
 def test_the_hand_is_named_only_where_there_are_several(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from stages.lib.report.verdict import (
     count,
     describe_confidence,
     describe_confusions,
+    describe_cost,
     describe_loss,
     describe_next,
     describe_reading,
@@ -138,3 +139,25 @@ def test_numbers_are_written_for_people() -> None:
     assert percent(None) == "–"
     assert interval(-0.012, 0.034) == "−1.2 to 3.4\u00a0%"
     assert (count(1, "line"), count(1200, "line")) == ("1\u00a0line", "1,200\u00a0lines")
+
+
+@pytest.mark.parametrize(
+    "exact, lost, words",
+    [
+        (0.0, 0.0, "none of 48 lines are without any error."),
+        (1 / 48, 0.05, "1 of 48 lines is without any error. In print it makes more errors than before: 15.0 % of"),
+        (0.5, -0.05, "24 of 48 lines are without any error. In print it makes fewer errors than before: 5.0 % of"),
+        (0.5, None, "24 of 48 lines are without any error."),
+    ],
+)
+def test_the_less_rosy_figures_are_told(exact: float, lost: float | None, words: str) -> None:
+    told = describe_cost(
+        {
+            "n_lines": 48,
+            "base": {"wer": 0.9},
+            "adapter": {"wer": 0.6, "exact_match": exact},
+            "retention": {"base_cer": 0.1, "adapter_cer": None if lost is None else 0.1 + lost, "lost": lost},
+        }
+    ).replace("\u00a0", " ")
+    assert told.startswith("Counted in words, 60.0 % are wrong (base model 90.0 %); ")
+    assert words in told and ("In print" in told) == bool(lost)

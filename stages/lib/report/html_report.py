@@ -104,6 +104,7 @@ def _gather_rates(sources: ReportSources) -> dict[str, Any]:
     )
     return {
         "verdict": verdict.judge(summary, params.confidence_level, params.min_pages),
+        "cost": verdict.describe_cost(summary),
         "summary": summary,
         "level": f"{100 * params.confidence_level:g}",
         "readers": readers,

@@ -24,6 +24,19 @@ from stages.lib.text import grapheme_clusters
 
 PACKAGES = ("torch", "transformers", "peft")
 REJECTED_SHOWN = 200
+TRAINING = {  # what the entries of train.json are called in the report
+    "train_lines": "Training lines",
+    "train_views": "Pictures of them, with augmented copies",
+    "val_lines": "Validation lines",
+    "optimizer_steps": "Optimizer steps",
+    "selected_step": "Step that was kept",
+    "trainable_parameters": "Trainable parameters",
+    "train_loss": "Training loss (nats per token)",
+    "val_loss_before": "Validation loss before training",
+    "val_loss": "Validation loss after training",
+    "val_loss_shuffled_pictures": "The same with exchanged pictures",
+    "uniform_loss": "Loss of pure guessing",
+}
 DECIDING = ("stages", "params.yaml", "data/raw", "models/base")  # besides the packages, what decides the results
 
 
@@ -35,8 +48,8 @@ def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
     readiness = read_json(metrics / "readiness.json").get("findings", [])
     return {
         "curve": read_curves(metrics / "curves", "*_loss.csv", "loss"),
-        "cer_curve": read_curves(metrics / "curves", "*_cer.csv", "cer"),
-        "train": {name: _worded(value) for name, value in train.items() if not isinstance(value, dict)},
+        "cer_curve": read_curves(metrics / "curves", "*_cer.csv", "cer", 100.0),
+        "train": {label: _worded(train[name]) for name, label in TRAINING.items() if name in train},
         "loss": describe_loss(train),
         "findings": train.get("findings", {}),
         "splits": count_splits(samples),
@@ -52,10 +65,10 @@ def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def read_curves(folder: Path, pattern: str, column: str) -> Curve | None:
-    """One series per CSV file (step, `column`), named after the file; None without a drawable one."""
+def read_curves(folder: Path, pattern: str, column: str, scale: float = 1.0) -> Curve | None:
+    """One series per CSV file (step, `column` times `scale`), named after the file; None without a drawable one."""
     series = {
-        path.stem.replace("_", " "): [(float(row["step"]), float(row[column])) for row in read_csv(path)]
+        path.stem.replace("_", " "): [(float(row["step"]), scale * float(row[column])) for row in read_csv(path)]
         for path in sorted(folder.glob(pattern))
     }
     return draw_curve(series)

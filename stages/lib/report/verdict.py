@@ -161,6 +161,23 @@ def _general_limits() -> tuple[str, ...]:
     )
 
 
+def describe_cost(summary: dict[str, Any]) -> str:
+    """The less rosy figures, from evaluation.json: words, lines without an error, and what print has cost."""
+    base, adapter, retention = summary["base"], summary["adapter"], summary["retention"]
+    exact = round(adapter["exact_match"] * summary["n_lines"])
+    told = (
+        f"Counted in words, {percent(adapter['wer'])} are wrong (base model {percent(base['wer'])}); "
+        f"{exact or 'none'} of {count(summary['n_lines'], 'line')} {'is' if exact == 1 else 'are'} without any error."
+    )
+    if retention["lost"]:
+        more = "more" if retention["lost"] > 0 else "fewer"
+        told += (
+            f" In print it makes {more} errors than before: {percent(retention['adapter_cer'])} of the characters are "
+            f"wrong (base model {percent(retention['base_cer'])})."
+        )
+    return told
+
+
 def describe_reading(reads: dict[str, Any], recites: bool) -> str:
     """Whether it looks at the pictures or recites, from `reads` of evaluation.json and what proof.py found.
 

@@ -38,9 +38,10 @@ all.addEventListener("click", () => {
   all.setAttribute("aria-pressed", String(all.getAttribute("aria-pressed") !== "true"));
   refresh();
 });
-for (const link of document.querySelectorAll("a[data-page]")) {
+for (const link of document.querySelectorAll("a[data-page], a[data-order]")) {
   link.addEventListener("click", () => {
-    page.value = link.dataset.page;
+    page.value = link.dataset.page ?? "";
+    order.value = link.dataset.order ?? order.value;
     refresh();
   });
 }

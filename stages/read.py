@@ -75,9 +75,11 @@ def expand(paths: Iterable[Path]) -> Iterable[Path]:
 
 
 def read(paths: list[Path], params: Params, adapter: Path | None) -> list[Outcome]:
-    """Outcomes in the order of `paths`; `adapter` None reads with the base model alone. Refusal without any path."""
+    """Outcomes in the order of `paths`; `adapter` None reads with the base model alone. Refusal without any file."""
     if not paths:
         raise Refusal("no picture given, and none in the given folder")
+    if not any(path.exists() for path in paths):  # said before a model is loaded, which takes its time
+        raise Refusal(f"there is no such file: {', '.join(path.as_posix() for path in paths)}")
     device = set_up(params.runtime)
     folder = find_model(params.model.name_or_path, params.model.revision)
     model: Any = load_base_model(

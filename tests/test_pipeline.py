@@ -150,6 +150,8 @@ def test_a_bad_file_is_named_the_rest_is_read_and_the_exit_code_says_so(demo: Pa
     output = run(demo, sys.executable, "-m", "stages.read", str(good), str(tmp_path / "broken.jpg"), code=1)
     assert "broken.jpg" in output
     assert "1 of 2 pictures read, 1 refused" in output
+    output = run(demo, sys.executable, "-m", "stages.read", "nosuch.jpg", code=1)
+    assert "there is no such file: nosuch.jpg" in output
 
 
 def test_a_broken_parameter_stops_before_anything_runs(demo: Path) -> None:

@@ -71,7 +71,7 @@ def check_samples(facts: SampleFacts) -> list[Finding]:
     """Findings DATA-001 to DATA-012."""
     if not facts.side("train") or not facts.side("val"):
         seen = f"{len(facts.side('train'))} training and {len(facts.side('val'))} validation samples"
-        return [blocker("DATA-001", seen, "add pictures and annotations to data/raw and run `dvc repro prepare`")]
+        return [blocker("DATA-001", seen, "run `python -m stages.prepare` and mend what it says")]
     checks = (_counts, _validation, _texts, _contained, _pictures, _pages, _unseen, _bytes, _lost, _rejected)
     return [finding for check in (*checks, _longest, _missing) for finding in check(facts)]
 

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 from transformers import UnlimitedOcrForConditionalGeneration
 
+from stages.lib.demo_model.shape import build_tokenizer, official_config, write_base_model
 from stages.lib.metadata import Sample
 from stages.lib.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from stages.lib.model.loading import load_base_model, read_tokenizer, special_tokens
@@ -23,7 +24,6 @@ from stages.lib.model.sequence import SpecialTokens
 from stages.lib.vision.drawing import Hand, draw_line
 from stages.lib.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 from stages.lib.vision.views import read_view_sizes
-from stages.pretrain import build_tokenizer, official_config, write_base_model
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"

@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import DeepseekOcr2Config, PreTrainedConfig, UnlimitedOcrConfig
 
 from stages.lib.checks.base_model import check_base_model, gather_model
+from stages.lib.demo_model.shape import build_tokenizer
 from stages.lib.failures import Refusal
 from stages.lib.files import write_json
 from stages.lib.model.adapter import add_adapter, load_adapter, lora_config, save_adapter
@@ -27,7 +28,6 @@ from stages.lib.vision.drawing import Hand, draw_line
 from stages.lib.vision.features import VisionInput, compute_vision_tokens
 from stages.lib.vision.pictures import PictureCollator
 from stages.lib.vision.views import Views, read_view_sizes
-from stages.pretrain import build_tokenizer
 
 ROOT = Path(__file__).parent.parent
 TEXT = "мама мыла раму"

@@ -11,6 +11,7 @@ import torch
 from conftest import PROMPT, TEXTS
 from PIL import Image
 
+from stages.lib.demo_model.drawn_lines import make_batch
 from stages.lib.metadata import Sample
 from stages.lib.model.adapter import add_adapter, lora_config
 from stages.lib.model.decoding import transcribe
@@ -22,7 +23,6 @@ from stages.lib.training.trainer import CachedSamples, label_logits_loss, sum_cr
 from stages.lib.training.trainer import trainer as training
 from stages.lib.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 from stages.lib.vision.views import read_view_sizes
-from stages.pretrain import make_batch
 
 ROOT = Path(__file__).parent.parent
 

@@ -19,8 +19,8 @@ from stages.lib.model.loading import load_base_model, read_tokenizer, special_to
 from stages.lib.model.sequence import IGNORED_LABEL, CachedVisionCollator, SpecialTokens
 from stages.lib.params import TrainParams, TranscribeParams, read_params
 from stages.lib.runtime import hash_file
+from stages.lib.training import trainer
 from stages.lib.training.trainer import CachedSamples, label_logits_loss, sum_cross_entropy
-from stages.lib.training.trainer import trainer as training
 from stages.lib.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 from stages.lib.vision.views import read_view_sizes
 
@@ -188,7 +188,7 @@ def test_a_loss_in_parts_is_the_loss_in_one_piece_and_so_are_its_gradients(monke
     targets[3:7] = IGNORED_LABEL
     found = []
     for limit in (10**6, 250):  # all at once; five labels at a time
-        monkeypatch.setattr(training, "FLOAT32_LOGITS", limit)
+        monkeypatch.setattr(trainer, "FLOAT32_LOGITS", limit)
         loss = sum_cross_entropy(logits, targets)
         (gradient,) = torch.autograd.grad(loss, logits)
         found.append((loss, gradient))

@@ -23,8 +23,8 @@ from stages.lib.model.memory import (
 from stages.lib.model.official import build_config
 from stages.lib.model.sequence import SpecialTokens, as_image_outputs
 from stages.lib.params import TrainParams, read_params
+from stages.lib.training import trainer
 from stages.lib.training.trainer import label_logits_loss
-from stages.lib.training.trainer import trainer as training
 from stages.lib.vision.features import VisionInput, compute_vision_tokens
 from stages.lib.vision.pictures import pixel_inputs
 from stages.lib.vision.views import ViewSizes, make_views
@@ -73,11 +73,11 @@ def measured_training(
 @pytest.mark.parametrize(
     ("targets", "checkpointing", "logits_at_a_time"),
     [
-        (["attention", "mlp"], False, training.FLOAT32_LOGITS),
-        (["attention", "mlp"], True, training.FLOAT32_LOGITS),
+        (["attention", "mlp"], False, trainer.FLOAT32_LOGITS),
+        (["attention", "mlp"], True, trainer.FLOAT32_LOGITS),
         (["attention", "mlp"], True, 10_000),
-        (["attention", "experts"], False, training.FLOAT32_LOGITS),
-        (["vision"], False, training.FLOAT32_LOGITS),
+        (["attention", "experts"], False, trainer.FLOAT32_LOGITS),
+        (["vision"], False, trainer.FLOAT32_LOGITS),
     ],
 )
 def test_the_estimate_of_a_training_step_is_within_a_tenth_of_what_it_takes(
@@ -90,7 +90,7 @@ def test_the_estimate_of_a_training_step_is_within_a_tenth_of_what_it_takes(
     checkpointing: bool,
     logits_at_a_time: int,
 ) -> None:
-    monkeypatch.setattr(training, "FLOAT32_LOGITS", logits_at_a_time)
+    monkeypatch.setattr(trainer, "FLOAT32_LOGITS", logits_at_a_time)
     params = train_params(lora_targets=targets, lora_r=8, gradient_checkpointing=checkpointing)
     views = vision.views(pictures[0])
     from_pictures = "vision" in targets

@@ -43,7 +43,7 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
     device = set_up(params.runtime)
     folder = find_model(params.model.name_or_path, params.model.revision)
     vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-    pictures = Pictures(samples, vision, params.encode.seed)
+    pictures = Pictures(samples, vision, params.encode)
     unfinished = checkpoint_folder(
         "encode",
         fingerprint(params.model, params.encode, [s.sha256 for s in samples], files=[folder / "config.json", METADATA]),

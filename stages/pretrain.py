@@ -32,12 +32,12 @@ from tokenizers import Tokenizer
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import UnlimitedOcrForConditionalGeneration
 
+from stages.lib.dataset.paper import paper_colour
 from stages.lib.files import write_atomically, write_json, write_text
 from stages.lib.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from stages.lib.model.loading import BOS, EOS, IMAGE, PAD, special_tokens
 from stages.lib.model.official import build_config
 from stages.lib.model.sequence import SpecialTokens, build_prompt_ids, build_training_ids, pad_batch
-from stages.lib.vision.augment import paper_colour
 from stages.lib.vision.drawing import draw_line, lacks, random_hand
 from stages.lib.vision.views import ViewSizes, make_views
 

@@ -66,6 +66,22 @@ class CheckParams(Group):
     overfit: bool = Field(description="train four lines for proof before anything expensive")
 
 
+class AugmentParams(Group):
+    """How far a copy may be from its picture; 0 switches a change off."""
+
+    rotation_degrees: float = Field(ge=0, le=45)
+    shear_degrees: float = Field(ge=0, le=45, description="slant of the letters")
+    stretch: float = Field(ge=0, le=0.5, description="of width and height, each for itself, as a share")
+    margin: float = Field(ge=0, le=1, description="paper added at each side, as a share of the height")
+    elastic: float = Field(ge=0, le=0.3, description="local stretching, its standard deviation as a share")
+    brightness: float = Field(ge=0, le=0.9)
+    contrast: float = Field(ge=0, le=0.9)
+    colour: float = Field(ge=0, le=1, description="saturation")
+    shadow: float = Field(ge=0, le=1, description="darkening at one side, as a share of white")
+    blur: float = Field(ge=0, le=0.1, description="standard deviation as a share of the height")
+    jpeg_quality: int = Field(ge=0, le=90, description="the lowest; 0 compresses no copy")
+
+
 class EncodeParams(Group):
     """Pictures to vision tokens."""
 
@@ -73,6 +89,7 @@ class EncodeParams(Group):
     max_tiles: int = Field(ge=2, le=40, description="columns x rows of the gundam grid at most")
     copies: int = Field(ge=0, le=100, description="augmented copies of each training picture")
     seed: int = Field(ge=0, description="of the augmentation")
+    augment: AugmentParams
 
 
 class TrainParams(Group):

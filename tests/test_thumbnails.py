@@ -14,7 +14,7 @@ from validation_set import ROWS, write_validation_set
 from stages.lib.evaluation.readings import READERS, Line, read_lines
 from stages.lib.failures import Refusal
 from stages.lib.metadata import read_metadata
-from stages.lib.report.html_report import thumbnails
+from stages.lib.report import thumbnails
 from stages.lib.report.thumbnails import embed_pictures
 
 

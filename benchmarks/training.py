@@ -179,7 +179,7 @@ def encode(params: Params) -> None:
     device, samples, dtype = set_up(params.runtime), read_metadata(), DTYPES[params.model.dtype]
     folder = find_model(params.model.name_or_path, None)
     vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-    pictures = Pictures(samples, vision, 0)
+    pictures = Pictures(samples, vision, params.encode)
     model = load_base_model(str(folder), dtype=dtype, device=device, decoder=False)
     writer = FeatureWriter(Path("shards"), params.runtime.shard_mb)
     for sample in samples:
@@ -205,7 +205,7 @@ def run_usual(params: Params) -> dict[str, Any]:
     special = special_tokens(tokenizer, read_family(folder).prompt)
     samples = [sample for sample in read_metadata() if sample.split == "train"]
     vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-    pictures = Pictures(samples, vision, 0)
+    pictures = Pictures(samples, vision, params.encode)
     collate = PictureCollator(special, DTYPES[params.model.dtype])
 
     def collator(rows: list[Sample]) -> dict[str, Any]:

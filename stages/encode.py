@@ -1,7 +1,8 @@
 """Encode: the frozen vision tower looks at every picture once.
 
 Reads   data/processed/, the base model; parameters `model`, `encode`.
-Writes  data/features/: vision tokens in safetensors shards, and index.json.
+Writes  data/features/: vision tokens in safetensors shards, and index.json; contact_sheet/: some training pictures with
+        their copies, for the report.
 Refuses a model whose vision tower gives another number of tokens than the mode promises.
 Alone   python -m stages.encode
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stages.lib import processes
+from stages.lib.contact_sheet import Group, write_contact_sheet
 from stages.lib.failures import run_stage
 from stages.lib.metadata import METADATA, Sample, read_metadata
 from stages.lib.model.loading import find_model, load_base_model
@@ -30,6 +32,8 @@ from stages.lib.vision.probes import probe_pictures
 from stages.lib.vision.views import read_view_sizes
 
 FEATURES = Path("data/features")
+CONTACT_SHEET = "contact_sheet"  # below it
+SHOWN_LINES, SHOWN_COPIES = 2, 8  # on the contact sheet, at most
 
 
 def feature_keys(sample: Sample, copies: int) -> list[str]:
@@ -38,12 +42,30 @@ def feature_keys(sample: Sample, copies: int) -> list[str]:
     return [sample.image_id, *(f"{sample.image_id}~{number}" for number in extra)]
 
 
+def show_copies(samples: list[Sample], pictures: Pictures, folder: Path) -> None:
+    """Leave a contact sheet of the first training pictures with their copies, if there are any, in `folder`."""
+    shown = [sample for sample in samples if sample.split == "train"][:SHOWN_LINES]
+    copies = min(pictures.encode.copies, SHOWN_COPIES)
+    groups = [
+        Group(
+            sample.text,
+            [
+                (f"copy {number}" if number else "as it is", pictures.image(key))
+                for number, key in enumerate(feature_keys(sample, copies))
+            ],
+        )
+        for sample in shown
+    ]
+    settings = {"copies": pictures.encode.copies, "seed": pictures.encode.seed, **pictures.encode.augment.model_dump()}
+    write_contact_sheet(folder, settings, groups)
+
+
 def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> str:
     """Encode all samples into `features`; returns the closing line."""
     device = set_up(params.runtime)
     folder = find_model(params.model.name_or_path, params.model.revision)
     vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-    pictures = Pictures(samples, vision, params.encode.seed)
+    pictures = Pictures(samples, vision, params.encode)
     unfinished = checkpoint_folder(
         "encode",
         fingerprint(params.model, params.encode, [s.sha256 for s in samples], files=[folder / "config.json", METADATA]),
@@ -72,6 +94,7 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
     if processes.number() == 0:
         origin = {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": params.encode.copies}
         finish_cache(parts, features, origin)
+        show_copies(samples, pictures, features / CONTACT_SHEET)
         shutil.rmtree(unfinished, ignore_errors=True)
     return (
         f"encode: read {len(samples)} pictures; wrote {tokens:,} vision tokens of {len(keys)} views "

@@ -2,7 +2,7 @@
 
 Reads data/processed (metadata.json and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
 data/others/*.jsonl (what other readers read, see the README there), params.yaml and, where they exist,
-metrics/rejected.csv, metrics/train.json and metrics/curves/*.csv.
+metrics/rejected.csv, metrics/train.json, metrics/curves/*.csv and data/features/contact_sheet.
 Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's),
 metrics/tables/*.csv (every rate with its interval; CER by page, hand, length and script; calibration; review),
 metrics/report/index.html and metrics/gallery/*.svg. The same inputs give the same bytes: there is no time in them.

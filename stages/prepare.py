@@ -4,9 +4,10 @@ Reads   data/raw/: pictures in any sub-folders and their transcriptions in one o
         annotations.csv (filename, text and perhaps page, hand); the base model's tokenizer; parameters `prepare`,
         and those of `model`, `encode`, `train` that decide what fits.
 Writes  data/processed/{train,val}/images/<image id>.jpg, data/processed/metadata.json (last: without it the folder is
-        not whole), data/processed/{train,val}.txt (the original names), metrics/rejected.csv (file, row, reason),
-        metrics/split.json (the proof that nothing held out was trained on). Test samples, where wanted, are kept apart
-        in data/processed/test/ with a metadata.json of their own, which no stage opens.
+        not whole), {train,val}.txt (the original names), cleaning/ (what was cleaned, where that is switched on),
+        metrics/rejected.csv (file, row, reason), metrics/split.json (the proof that nothing held out was trained on).
+        Test samples, where wanted, are kept apart in data/processed/test/ with a metadata.json of their own, which no
+        stage opens.
 Refuses what cannot be one sample, row by row; the whole run when more than `prepare.max_rejected_share` is refused or
         when no split without a leak exists.
 Alone   python -m stages.prepare
@@ -22,6 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from stages.lib.dataset.cleaning import Cleaning
+from stages.lib.dataset.cleaning_record import CLEANING, CleanedSample, record_cleaning
 from stages.lib.dataset.conversion import Original, convert_pictures
 from stages.lib.dataset.conversion_cache import ConversionCache, open_cache
 from stages.lib.dataset.duplicates import Picture, find_same_pictures
@@ -90,9 +93,9 @@ def prepare(
     print(f"prepare: ground truth is read as {truth.source}")
     for note in truth.notes:
         print(f"prepare: note: {note}")
-    limits = image_limits(params)
+    limits, cleaning = image_limits(params), Cleaning.of(params)
     originals = [Original(sample.path, sample.region) for sample in truth.samples]
-    results = convert_pictures(originals, processed / UNFINISHED, limits, workers, cache)
+    results = convert_pictures(originals, processed / UNFINISHED, limits, workers, cache, cleaning)
     accepted: list[Accepted] = []
     rejections = list(truth.rejections)
     for sample, result in zip(truth.samples, results, strict=True):
@@ -115,7 +118,7 @@ def prepare(
             rejections.append(Rejection(image.name, image.row, reason, counted=False))
         if split.left_out:
             write_rejections(rejected_csv, rejections)
-        _write_samples(accepted, facts, split.sides, processed)
+        _write_samples(accepted, facts, split.sides, processed, limits, cleaning)
     except Refusal:
         shutil.rmtree(processed)
         raise
@@ -186,7 +189,12 @@ def _split(
 
 
 def _write_samples(
-    accepted: Sequence[Accepted], facts: Sequence[SplitSample], sides: Sequence[str], processed: Path
+    accepted: Sequence[Accepted],
+    facts: Sequence[SplitSample],
+    sides: Sequence[str],
+    processed: Path,
+    limits: ImageLimits,
+    cleaning: Cleaning,
 ) -> None:
     """Number the pictures and move them to where they belong; metadata.json comes last."""
     digits = max(5, len(str(len(accepted))))
@@ -219,6 +227,13 @@ def _write_samples(
             write_text(processed / f"{side}.txt", list_names([sample.original_filename for sample in own]))
     if samples["test"]:
         write_json(processed / "test" / METADATA.name, [asdict(sample) for sample in samples["test"]])
+    cleaned = [
+        CleanedSample(sample.image_id, side, Original(image.path, image.region), picture.turned_degrees)
+        for side in ("train", "val")
+        for sample in samples[side]
+        for image, picture in [accepted[int(sample.image_id) - 1]]
+    ]
+    record_cleaning(processed / CLEANING, cleaned, limits, cleaning)
     seen = sorted(samples["train"] + samples["val"], key=lambda sample: sample.image_id)
     write_json(processed / METADATA.name, [asdict(sample) for sample in seen])
 
@@ -227,7 +242,7 @@ def main() -> None:
     from stages.lib.dataset.fit import SequenceLimit
 
     params = read_params()
-    cache = open_cache(image_limits(params.prepare))
+    cache = open_cache(image_limits(params.prepare), Cleaning.of(params.prepare))
     print(prepare(RAW, METADATA.parent, METRICS, params.prepare, SequenceLimit.of(params), cache=cache))
 
 

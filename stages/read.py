@@ -2,11 +2,13 @@
 
     python -m stages.read PHOTO... | FOLDER  [--base] [--format text|json|jsonl] [--adapter FOLDER]
 
-Reads   the given pictures, the base model, models/adapter/; parameters `model`, `encode`, `transcribe`.
+Reads   the given pictures, the base model, models/adapter/; parameters `model`, `prepare` (limits, cleaning),
+        `encode`, `transcribe`.
 Writes  to standard output: the text of each picture, or JSON with a confidence between 0 and 1.
 Refuses pictures that cannot be read: each is named on standard error, the rest is read, the exit code is then 1.
 
-The same pixels, prompt and decoding as `encode` and `transcribe`: a validation picture reads as in the prediction file.
+The same cleaning, pixels, prompt and decoding as in `prepare`, `encode` and `transcribe`: a validation photograph reads
+as in the prediction file.
 """
 
 from __future__ import annotations
@@ -21,7 +23,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages.lib.dataset.images import ImageLimits, UnreadableImage, find_files, has_image_suffix, open_image
+from stages.lib.dataset.cleaning import Cleaning, clean
+from stages.lib.dataset.images import (
+    ImageLimits,
+    UnreadableImage,
+    find_files,
+    has_image_suffix,
+    open_image,
+    reduce_image,
+)
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.model.adapter import load_adapter
 from stages.lib.model.decoding import Reading, transcribe
@@ -94,10 +104,13 @@ def read(paths: list[Path], params: Params, adapter: Path | None) -> list[Outcom
     vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
     prepare = params.prepare
     limits = ImageLimits(prepare.max_side_px, prepare.min_side_px, prepare.max_pixels, prepare.max_aspect)
+    cleaning = Cleaning.of(prepare)
     vision_tokens, problems = {}, {}
     for path in tqdm(paths, desc="pictures", unit="picture", disable=None):
         try:
-            vision_tokens[path] = compute_vision_tokens(model, vision.views(open_image(path, limits)))
+            image = clean(open_image(path, limits), cleaning).image
+            views = vision.views(reduce_image(image, limits.max_side_px))
+            vision_tokens[path] = compute_vision_tokens(model, views)
         except UnreadableImage as error:
             problems[path] = error.reason
         except OSError as error:

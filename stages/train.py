@@ -106,7 +106,7 @@ def prepare_datasets(params: Params) -> Datasets:
     collator: CachedVisionCollator | PictureCollator = CachedVisionCollator(special)
     if needs_pictures(params.train.lora_targets):
         vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-        pictures = Pictures(samples, vision, params.encode.seed)
+        pictures = Pictures(samples, vision, params.encode)
         collator = PictureCollator(special, DTYPES[params.model.dtype])
     sets = {
         split: CachedSamples(

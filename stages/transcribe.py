@@ -65,7 +65,7 @@ def main() -> None:
     see: Callable[[str], torch.Tensor] = cache.tokens
     if sees_anew:
         vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-        pictures, probes = Pictures(samples, vision, params.encode.seed), probe_pictures(samples)
+        pictures, probes = Pictures(samples, vision, params.encode), probe_pictures(samples)
 
         def see_anew(key: str) -> torch.Tensor:
             views = vision.views(probes[key]) if key in probes else pictures.views(key)

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from stages.lib.dataset import conversion
+from stages.lib.dataset.cleaning import NOTHING, Cleaning
 from stages.lib.dataset.conversion import Original, convert_pictures
 from stages.lib.dataset.conversion_cache import INDEX, ConversionCache, open_cache, picture_key
+from stages.lib.dataset.duplicates import Picture
 from stages.lib.dataset.images import ImageLimits
 from stages.lib.dataset.regions import Region, box
 
@@ -127,9 +129,9 @@ def test_kept_pictures_are_links_and_outlive_the_outputs(tmp_path: Path, origina
     assert all(path.stat().st_size for path in (tmp_path / "cache/today").glob("*.jpg"))
 
 
-def test_every_limit_has_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_limit_and_every_cleaning_has_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", tmp_path.as_posix())
-    folders = {open_cache(LIMITS).folder, open_cache(LIMITS).folder}
+    folders = {open_cache(LIMITS, NOTHING).folder, open_cache(LIMITS, NOTHING).folder}
     assert len(folders) == 1
     for changed in (
         ImageLimits(101, 8, 1_000_000, 20.0),
@@ -137,9 +139,30 @@ def test_every_limit_has_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.
         ImageLimits(100, 8, 1_000_001, 20.0),
         ImageLimits(100, 8, 1_000_000, 21.0),
     ):
-        folders.add(open_cache(changed).folder)
+        folders.add(open_cache(changed, NOTHING).folder)
     assert len(folders) == 5
+    for cleaning in (Cleaning(deskew=5.0), Cleaning(flatten_background=1.0), Cleaning(normalise_contrast=0.5)):
+        folders.add(open_cache(LIMITS, cleaning).folder)
+    assert len(folders) == 8
     assert all(folder.is_relative_to(tmp_path / ".checkpoints/prepare") for folder in folders)
+
+
+def test_how_a_kept_picture_was_turned_is_kept_too(tmp_path: Path) -> None:
+    image = Image.new("RGB", (600, 80), "white")
+    for y in (30, 50):
+        image.paste("black", (20, y, 580, y + 3))
+    image.rotate(2, Image.Resampling.BICUBIC, expand=True, fillcolor="white").save(tmp_path / "a.png")
+    limits = ImageLimits(max_side_px=1000, min_side_px=8, max_pixels=1_000_000, max_aspect=20.0)
+    turned = []
+    for run in ("one", "two"):
+        cache = ConversionCache(tmp_path / "cache/today")
+        (picture,) = convert_pictures(
+            [Original(tmp_path / "a.png")], tmp_path / run, limits, cache=cache, cleaning=Cleaning(deskew=5.0)
+        )
+        cache.tidy()
+        assert isinstance(picture, Picture)
+        turned.append(picture.turned_degrees)
+    assert turned[0] == turned[1] == pytest.approx(-2, abs=0.1)
 
 
 def test_two_lines_of_a_page_have_keys_of_their_own() -> None:

@@ -10,6 +10,7 @@ from conftest import ROOT
 from PIL import Image
 
 from stages.encode import encode
+from stages.lib.contact_sheet import read_contact_sheet
 from stages.lib.metadata import METADATA, Sample
 from stages.lib.params import read_params
 from stages.lib.vision.features import FeatureCache
@@ -46,3 +47,7 @@ def test_probe_pictures_are_encoded_under_keys_that_no_training_view_has(
         *(f"printed/{number:02d}" for number in range(24)),
     }
     assert "and 25 probe pictures" in line
+    sheet = read_contact_sheet(tmp_path / "features/contact_sheet")
+    assert sheet is not None
+    assert [[shown["caption"] for shown in group["pictures"]] for group in sheet["groups"]] == [["as it is", "copy 1"]]
+    assert sheet["settings"]["copies"] == 1 and sheet["settings"]["blur"] == params.encode.augment.blur

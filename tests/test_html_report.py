@@ -16,6 +16,7 @@ from PIL import Image
 from validation_set import PARAMS, ROWS, read_predictions, write, write_predictions, write_validation_set
 
 from stages.evaluate import evaluate
+from stages.lib.contact_sheet import Group, write_contact_sheet
 from stages.lib.report.html_report import show_spaces
 from stages.lib.report.records import read_curves
 
@@ -155,6 +156,20 @@ def test_training_data_and_settings_are_told_where_they_are_recorded(tmp_path: P
     assert '<polyline class="series1" points="50.00,0.00 100.00,50.00"/>' in page
     assert "2 × too small" in page and "too small: 2 x 1 px" in page
     assert "bootstrap_samples" in page
+
+
+def test_copies_are_shown_with_their_settings_where_there_are_any(tmp_path: Path) -> None:
+    root = write_validation_set(tmp_path)
+    assert "Augmented copies" not in write_report(root)
+    pictures = [("as it is", Image.new("RGB", (300, 40), "white")), ("copy 1", Image.new("RGB", (310, 44), "grey"))]
+    folder = root / "data/features/contact_sheet"
+    write_contact_sheet(folder, {"copies": 1, "seed": 5, "blur": 0.012}, [Group("мама <b>мыла</b>", pictures)])
+    page = write_report(root)
+    assert 'alt="мама &lt;b&gt;мыла&lt;/b&gt;, copy 1"' in page and 'width="310" height="44"' in page
+    assert "in 1\N{NO-BREAK SPACE}changed version;" in page
+    assert "copies 1, seed 5, blur 0.012" in page
+    write_contact_sheet(folder, {"copies": 0, "seed": 5}, [Group("мама", pictures[:1])])
+    assert "Augmented copies" not in write_report(root)
 
 
 def many_rows(count: int) -> list[tuple[str, str, str, str]]:

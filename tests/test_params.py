@@ -44,6 +44,14 @@ def test_all_problems_stand_in_one_message(tmp_path: Path) -> None:
     assert "model.revision" in message
 
 
+def test_an_unknown_key_of_a_group_within_a_group_is_named_with_the_nearest_one(tmp_path: Path) -> None:
+    path = changed(tmp_path, encode={"augment": {"blurr": 0.01}})
+    with pytest.raises(
+        ParameterError, match=r"encode\.augment\.blurr: unknown key; did you mean encode\.augment\.blur\?"
+    ):
+        read_params(path)
+
+
 def test_a_whole_group_missing_or_unknown_is_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))

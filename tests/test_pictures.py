@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -40,9 +39,10 @@ def on_disk(tmp_path: Path, samples: list[Sample], pictures: list[Image.Image]) 
 def test_a_copy_is_the_augmented_picture_and_the_same_at_every_call(
     on_disk: list[Sample], pictures: list[Image.Image], vision: VisionInput
 ) -> None:
-    files = Pictures(on_disk, vision, augmentation_seed=5)
+    settings = read_params(ROOT / "params.yaml").encode
+    files = Pictures(on_disk, vision, settings)
     assert torch.equal(files.views("00002").global_view, vision.views(pictures[1]).global_view)
-    expected = vision.views(augment(pictures[1], np.random.default_rng([5, 2, 3])))
+    expected = vision.views(augment(pictures[1], settings.augment, [settings.seed, 2, 3]))
     for _ in range(2):
         assert torch.equal(files.views("00002~3").global_view, expected.global_view)
     with pytest.raises(KeyError):

@@ -45,6 +45,9 @@ class PrepareParams(Group):
     min_side_px: int = Field(ge=2)
     max_pixels: int = Field(ge=1000)
     max_aspect: float = Field(ge=1)
+    flatten_background: float = Field(ge=0, le=1, description="share of uneven light that is taken away")
+    normalise_contrast: float = Field(ge=0, le=1, description="wanted distance of ink and paper")
+    deskew: float = Field(ge=0, le=20, description="largest angle in degrees that is turned straight")
     val_share: float = Field(gt=0, lt=1)
     test_share: float = Field(ge=0, lt=1)
     val: str | None = Field(min_length=1, description="list of file names or pages, a path below data/raw")
@@ -66,6 +69,22 @@ class CheckParams(Group):
     overfit: bool = Field(description="train four lines for proof before anything expensive")
 
 
+class AugmentParams(Group):
+    """How far a copy may be from its picture; 0 switches a change off."""
+
+    rotation_degrees: float = Field(ge=0, le=45)
+    shear_degrees: float = Field(ge=0, le=45, description="slant of the letters")
+    stretch: float = Field(ge=0, le=0.5, description="of width and height, each for itself, as a share")
+    margin: float = Field(ge=0, le=1, description="paper added at each side, as a share of the height")
+    elastic: float = Field(ge=0, le=0.3, description="local stretching, its standard deviation as a share")
+    brightness: float = Field(ge=0, le=0.9)
+    contrast: float = Field(ge=0, le=0.9)
+    colour: float = Field(ge=0, le=1, description="saturation")
+    shadow: float = Field(ge=0, le=1, description="darkening at one side, as a share of white")
+    blur: float = Field(ge=0, le=0.1, description="standard deviation as a share of the height")
+    jpeg_quality: int = Field(ge=0, le=90, description="the lowest; 0 compresses no copy")
+
+
 class EncodeParams(Group):
     """Pictures to vision tokens."""
 
@@ -73,6 +92,7 @@ class EncodeParams(Group):
     max_tiles: int = Field(ge=2, le=40, description="columns x rows of the gundam grid at most")
     copies: int = Field(ge=0, le=100, description="augmented copies of each training picture")
     seed: int = Field(ge=0, description="of the augmentation")
+    augment: AugmentParams
 
 
 class TrainParams(Group):

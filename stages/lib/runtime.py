@@ -16,7 +16,7 @@ from stages.lib import processes
 from stages.lib.params import RuntimeParams
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DECIDING_PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "pillow", "numpy")
+DECIDING_PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "pillow", "numpy", "kornia")
 
 
 def set_up(params: RuntimeParams) -> torch.device:

@@ -105,7 +105,7 @@ def overfit(
     tokenizer = read_tokenizer(folder)
     special = special_tokens(tokenizer, read_family(folder).prompt)
     vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-    pictures = Pictures(samples, vision, params.encode.seed)
+    pictures = Pictures(samples, vision, params.encode)
     sees = needs_pictures(params.train.lora_targets)
     with tempfile.TemporaryDirectory() as unfinished:
         cache = _encode(samples, pictures, params, device, Path(unfinished))

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stages.lib.dataset.cleaning import Cleaning
 from stages.lib.dataset.duplicates import Picture
 from stages.lib.dataset.images import ImageLimits
 from stages.lib.dataset.known_hashes import HashedFile, KnownHashes
@@ -25,7 +26,8 @@ from stages.lib.files import write_text
 
 INDEX = "index.jsonl"
 HASHES = "hashes.json"
-CODE = ("conversion", "duplicates", "images", "regions")  # the modules that decide what a converted picture looks like
+# The modules that decide what a converted picture looks like.
+CODE = ("cleaning", "conversion", "duplicates", "images", "paper", "regions")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class _Kept:
     height_px: int
     sha256: str
     bits: bytes
+    turned_degrees: float
 
 
 class ConversionCache:
@@ -49,8 +52,8 @@ class ConversionCache:
         if index.exists():
             for line in index.read_bytes().splitlines():
                 try:
-                    key, width, height, sha256, bits = json.loads(line)
-                    self.kept[key] = _Kept(width, height, sha256, bytes.fromhex(bits))
+                    key, width, height, sha256, bits, turned = json.loads(line)
+                    self.kept[key] = _Kept(width, height, sha256, bytes.fromhex(bits), turned)
                 except ValueError:  # the line at which an earlier run was killed
                     continue
         # Unbuffered, and begun on a line of its own: a kill leaves whole lines and perhaps a part of the last.
@@ -67,7 +70,7 @@ class ConversionCache:
             return None
         _link(source, target)
         self.used.add(key)
-        return Picture(target, kept.width_px, kept.height_px, kept.sha256, kept.bits)
+        return Picture(target, **asdict(kept))
 
     def add(self, key: str, picture: Picture) -> None:
         """Keep a picture that was converted."""
@@ -76,19 +79,17 @@ class ConversionCache:
         _link(picture.path, target)
         stat = target.stat()
         self.hashes.remember(target, HashedFile(picture.sha256, stat.st_size, stat.st_mtime_ns, stat.st_ino))
-        entry = [key, picture.width_px, picture.height_px, picture.sha256, picture.bits.hex()]
-        self.index.write(json.dumps(entry).encode() + b"\n")
-        self.kept[key] = _Kept(picture.width_px, picture.height_px, picture.sha256, picture.bits)
+        self.kept[key] = _Kept(
+            picture.width_px, picture.height_px, picture.sha256, picture.bits, picture.turned_degrees
+        )
+        self.index.write(_entry(key, self.kept[key]).encode() + b"\n")
         self.used.add(key)
 
     def tidy(self) -> None:
         """Remove what this run neither took nor added, and the folders of other parameters and versions."""
         self.index.close()
         self.kept = {key: kept for key, kept in self.kept.items() if key in self.used}
-        lines = [
-            json.dumps([key, kept.width_px, kept.height_px, kept.sha256, kept.bits.hex()])
-            for key, kept in sorted(self.kept.items())
-        ]
+        lines = [_entry(key, kept) for key, kept in sorted(self.kept.items())]
         write_text(self.folder / INDEX, "\n".join(lines))
         self.hashes.save()
         known = {self._path(key).name for key in self.kept} | {INDEX, HASHES}
@@ -99,8 +100,13 @@ class ConversionCache:
         return self.folder / f"{key}.jpg"
 
 
-def open_cache(limits: ImageLimits) -> ConversionCache:
-    """The cache that belongs to these limits and to today's code; pictures kept for others are not seen."""
+def _entry(key: str, kept: _Kept) -> str:
+    """A line of the index."""
+    return json.dumps([key, kept.width_px, kept.height_px, kept.sha256, kept.bits.hex(), kept.turned_degrees])
+
+
+def open_cache(limits: ImageLimits, cleaning: Cleaning) -> ConversionCache:
+    """The cache that belongs to these settings and to today's code; pictures kept for others are not seen."""
     from stages.lib.runtime import (  # torch behind it costs each process 300 MB
         checkpoint_folder,
         fingerprint,
@@ -108,7 +114,7 @@ def open_cache(limits: ImageLimits) -> ConversionCache:
     )
 
     code = {name: hash_file(Path(__file__).parent / f"{name}.py") for name in CODE}
-    return ConversionCache(checkpoint_folder("prepare", fingerprint(asdict(limits), code)))
+    return ConversionCache(checkpoint_folder("prepare", fingerprint(asdict(limits), asdict(cleaning), code)))
 
 
 def picture_key(content_hash: str, region: Region | None) -> str:

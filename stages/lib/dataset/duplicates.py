@@ -34,13 +34,14 @@ LIGHT_CELLS = 4  # what changes over more cells than this counts as light
 
 @dataclass(frozen=True)
 class Picture:
-    """What is kept of a picture to find its copies: where it is, its size, the hash of its file, 256 bits."""
+    """A converted picture: file, size, the file's hash, 256 bits to find its copies, and how it was turned."""
 
     path: Path
     width_px: int
     height_px: int
     sha256: str
     bits: bytes
+    turned_degrees: float = 0.0
 
 
 class DisjointSets:

@@ -123,13 +123,22 @@ def open_image(path: Path, limits: ImageLimits | None = None) -> Image.Image:
     except Exception as error:  # damaged files make Pillow's readers raise nearly every kind of exception
         seen = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnreadableImage(path, f"unreadable picture: {seen}") from error
-    return picture if limits is None else _reduce(picture, limits.max_side_px)
+    return picture if limits is None else reduce_image(picture, limits.max_side_px)
 
 
 def limit_image(path: Path, image: Image.Image, limits: ImageLimits) -> Image.Image:
     """A part of the picture at `path` under the limits that hold for whole pictures; see `open_image`."""
     _check_size(path, image.size, limits)
-    return _reduce(image, limits.max_side_px)
+    return reduce_image(image, limits.max_side_px)
+
+
+def reduce_image(image: Image.Image, max_side_px: int) -> Image.Image:
+    """The picture with its longest side reduced to the limit (Lanczos); a smaller one as it is."""
+    longest = max(image.size)
+    if longest <= max_side_px:
+        return image
+    width, height = (max(1, round(side * max_side_px / longest)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _decode(path: Path, limits: ImageLimits | None) -> Image.Image:
@@ -178,14 +187,6 @@ def _check_size(path: Path, size: tuple[int, int], limits: ImageLimits) -> None:
     if longer > limits.max_aspect * shorter:
         aspect = f"{seen} is {longer / shorter:.1f} : 1"
         raise UnreadableImage(path, f"too elongated: {aspect}, prepare.max_aspect is {limits.max_aspect:g}")
-
-
-def _reduce(image: Image.Image, max_side_px: int) -> Image.Image:
-    longest = max(image.size)
-    if longest <= max_side_px:
-        return image
-    width, height = (max(1, round(side * max_side_px / longest)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

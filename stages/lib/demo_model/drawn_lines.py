@@ -13,11 +13,11 @@ from PIL import ImageOps
 from tokenizers import Tokenizer
 from torch.utils.data import IterableDataset, get_worker_info
 
+from stages.lib.dataset.paper import paper_colour
 from stages.lib.demo_model.shape import CYRILLIC, VIEW_SIZES, build_tokenizer
 from stages.lib.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from stages.lib.model.loading import special_tokens
 from stages.lib.model.sequence import SpecialTokens, build_training_ids, pad_batch
-from stages.lib.vision.augment import paper_colour
 from stages.lib.vision.drawing import draw_line, lacks, random_hand
 from stages.lib.vision.views import ViewSizes, make_views
 

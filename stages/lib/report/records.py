@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.lib.contact_sheet import read_contact_sheet
 from stages.lib.evaluation.metrics import comparable
 from stages.lib.metadata import Sample
 from stages.lib.params import PARAMS_FILE
 from stages.lib.report.charts import Curve, draw_curve
+from stages.lib.report.thumbnails import embed_jpeg
 from stages.lib.report.verdict import describe_loss
 from stages.lib.text import grapheme_clusters
 
@@ -53,6 +55,8 @@ def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
         "loss": describe_loss(train),
         "findings": train.get("findings", {}),
         "splits": count_splits(samples),
+        "cleaning": embed_contact_sheet(root / "data/processed/cleaning"),
+        "copies": embed_contact_sheet(root / "data/features/contact_sheet"),
         "rejected": rejected[:REJECTED_SHOWN],
         "rejected_left": len(rejected) - REJECTED_SHOWN,
         "reasons": Counter(row["reason"].partition(":")[0] for row in rejected).most_common(),
@@ -63,6 +67,19 @@ def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
         | {name: importlib.metadata.version(name) for name in PACKAGES},
         "commit": read_commit(root),
     }
+
+
+def embed_contact_sheet(folder: Path) -> dict[str, Any] | None:
+    """A contact sheet with its pictures as data URIs (`uri`) and its settings in words; None where there is none."""
+    sheet = read_contact_sheet(folder)
+    if sheet is None:
+        return None
+    groups = [
+        {**group, "pictures": [{**shown, "uri": embed_jpeg(folder / shown["file"])} for shown in group["pictures"]]}
+        for group in sheet["groups"]
+    ]
+    words = {name: f"{value:g}" for name, value in sheet["settings"].items()}
+    return {"groups": groups, "settings": words}
 
 
 def read_curves(folder: Path, pattern: str, column: str, scale: float = 1.0) -> Curve | None:

@@ -49,9 +49,17 @@ def embed_pictures(lines: Sequence[Line], root: Path) -> dict[str, Picture]:
         for line, (jpeg, size) in zip(lines, progress, strict=True):
             spent += len(jpeg)
             if spent <= ALL_BYTES:
-                uri = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-                pictures[line.sample.image_id] = Picture(uri, *size)
+                pictures[line.sample.image_id] = Picture(_data_uri(jpeg), *size)
     return pictures
+
+
+def embed_jpeg(path: Path) -> str:
+    """A JPEG file as data URI, as it is."""
+    return _data_uri(path.read_bytes())
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def _reduce(path: Path, allowed_bytes: int) -> tuple[bytes, tuple[int, int]]:

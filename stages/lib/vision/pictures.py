@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from PIL import Image
 
 from stages.lib.dataset.images import open_image
 from stages.lib.metadata import Sample
 from stages.lib.model.sequence import SpecialTokens, pad_batch
+from stages.lib.params import EncodeParams
 from stages.lib.vision.augment import augment
 from stages.lib.vision.features import VisionInput
 from stages.lib.vision.views import Views
@@ -23,18 +24,22 @@ class Pictures:
     Opens files only when asked, so that spawned workers can have it. KeyError for an unknown picture.
     """
 
-    def __init__(self, samples: Sequence[Sample], vision: VisionInput, augmentation_seed: int) -> None:
+    def __init__(self, samples: Sequence[Sample], vision: VisionInput, encode: EncodeParams) -> None:
         self.paths = {sample.image_id: Path(sample.image_path) for sample in samples}
         self.vision = vision
-        self.seed = augmentation_seed
+        self.encode = encode
 
     def views(self, key: str) -> Views:
         """The views of one key, the same at every call."""
+        return self.vision.views(self.image(key))
+
+    def image(self, key: str) -> Image.Image:
+        """The picture or the augmented copy behind one key, RGB; the same at every call and in every process."""
         image_id, _, copy = key.partition("~")
         image = open_image(self.paths[image_id])
         if copy:
-            image = augment(image, np.random.default_rng([self.seed, int(image_id), int(copy)]))
-        return self.vision.views(image)
+            image = augment(image, self.encode.augment, [self.encode.seed, int(image_id), int(copy)])
+        return image
 
 
 def pixel_inputs(views: Sequence[Views], dtype: torch.dtype) -> dict[str, Any]:

@@ -90,14 +90,22 @@ def test_what_does_not_fit_is_refused_with_the_stage_to_run(tmp_path: Path) -> N
         crossed(root, 2)
 
 
-@pytest.mark.parametrize(("cer", "said"), [(0.05, "easier"), (0.2, None), (0.4, "harder")])
-def test_unusual_validation_pages_are_told(cer: float, said: str | None) -> None:
+@pytest.mark.parametrize(
+    ("cer", "low", "high", "said"),
+    [
+        (0.05, 0.02, 0.08, "easier"),
+        (0.4, None, None, "harder"),
+        (0.2, 0.1, 0.3, None),
+        (0.05, 0.0, 0.21, None),  # few pages, a wide interval: chance
+    ],
+)
+def test_unusual_validation_pages_are_told(cer: float, low: float | None, high: float | None, said: str | None) -> None:
     rates = {"cer": 0.2, "cer_low": 0.1, "cer_high": 0.3}
     folds = {"adapter": rates, "base": rates, "n_pages": 9, "folds": 3}
-    summary: dict[str, Any] = {"adapter": {"cer": cer}, "cross_validation": folds}
+    summary: dict[str, Any] = {"adapter": {"cer": cer, "cer_low": low, "cer_high": high}, "cross_validation": folds}
     found = compare_with_validation(summary)
     assert found is None if said is None else found is not None and f"seem {said} than most" in found
     assert len(word_cross_validation(summary)) == (1 if said is None else 2)
     folds["adapter"] = rates | {"cer_low": None, "cer_high": None}
     assert compare_with_validation(summary) is None
-    assert word_cross_validation({"adapter": {"cer": cer}}) == []
+    assert word_cross_validation({"adapter": summary["adapter"]}) == []

@@ -68,10 +68,10 @@ def describe(summary: dict[str, Any], confidence_level: float) -> list[str]:
         rates = f"The adapters read {verdict.percent(adapter['cer'])} of the characters wrong, the base model alone "
         came_out = f"{rates}{verdict.percent(base['cer'])}. {pages} are too few for an interval."
     else:
-        came_out = f"An adapter {_wrong(crossed, confidence_level)}. Whole pages were drawn for the interval."
+        came_out = f"An adapter {_wrong(crossed, confidence_level)}. The interval draws whole pages."
     about = (
         f"This is about the way of training, on about {100 * (folds - 1) / folds:.0f}{verdict.NBSP}% of these lines. "
-        "The adapter in models/adapter is none of these; the figures above are its own."
+        "The adapter in models/adapter is none of these; its own rates are those of “All figures”."
     )
     odd = compare_with_validation(summary)
     return [done, came_out, about, *([f"Note: {odd}."] if odd else [])]

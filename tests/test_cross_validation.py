@@ -94,7 +94,8 @@ def test_what_does_not_fit_is_refused_with_the_stage_to_run(tmp_path: Path) -> N
     ("cer", "low", "high", "said"),
     [
         (0.05, 0.02, 0.08, "easier"),
-        (0.4, None, None, "harder"),
+        (0.4, 0.35, 0.5, "harder"),
+        (0.4, None, None, None),
         (0.2, 0.1, 0.3, None),
         (0.05, 0.0, 0.21, None),  # few pages, a wide interval: chance
     ],

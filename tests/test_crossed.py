@@ -11,7 +11,7 @@ from validation_set import PARAMS, write, write_cross_validation, write_validati
 
 from stages.evaluate import evaluate
 from stages.lib.report import verdict
-from stages.lib.report.crossed import judge, stands_in_front
+from stages.lib.report.crossed import judge, numbers_in_front
 
 EVIL = "<script>alert('x')</script>"
 MANY = [(f"p{number}", "мама мыла раму", "мома мыла рану", "мама мыла рану") for number in range(6)]
@@ -71,7 +71,7 @@ def test_it_goes_in_front_only_where_it_alone_has_an_interval(tmp_path: Path) ->
     assert "By cross-validation over 4 pages" in head
     figures = dict(re.findall(r'<span class="name">(.*?)</span>.*?<span class="value">(.*?)</span>', header, re.DOTALL))
     assert figures["With adapter"].startswith("5.8")
-    assert "3 validation lines from 3 pages can tell nothing" in words(front)
+    assert "3 validation lines from 3 pages only, which is too little to tell" in words(front)
     assert "Too few to say" not in words(front)
     plain = page_of(root, 2, min_pages=3)
     assert "The adapter reads 7.1 %" in words(plain.partition("<main>")[0])
@@ -84,12 +84,14 @@ def test_it_goes_in_front_only_where_it_alone_has_an_interval(tmp_path: Path) ->
 def test_the_verdict_in_front_is_judged_by_the_rates_of_all_pages(tmp_path: Path) -> None:
     root = write_cross_validation(write_validation_set(tmp_path, MANY), 3, read_in_training="train line")
     summary = summary_of(root, 3, min_pages=7)
-    assert stands_in_front(summary)
+    assert numbers_in_front(summary) is summary["cross_validation"]
     found = judge(summary, 0.95, 7)
     assert found.state == verdict.judge(summary | summary["cross_validation"], 0.95, 7).state == "improved"
     assert verdict.judge(summary, 0.95, 7).state == "too few"
     alone = {name: value for name, value in summary.items() if name != "cross_validation"}
-    assert judge(alone, 0.95, 7) == verdict.judge(alone, 0.95, 7)
+    assert "evaluate.folds" in judge(alone, 0.95, 7).limits[-1]
+    enough = summary_of(root, 3, min_pages=6)
+    assert judge(enough, 0.95, 6) == verdict.judge(enough, 0.95, 6)
 
 
 def test_validation_pages_that_are_unusual_are_noted(tmp_path: Path) -> None:

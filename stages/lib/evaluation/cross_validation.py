@@ -133,17 +133,17 @@ def by_fold(found: CrossValidation) -> list[dict[str, Any]]:
 
 
 def compare_with_validation(summary: dict[str, Any]) -> str | None:
-    """A sentence where the plain validation pages are unusual; None where chance explains the difference.
+    """A sentence where the plain validation pages are unusual; None where chance may explain the difference.
 
-    Their rate must lie outside the interval over all pages, and the rate over all pages outside theirs if they have
-    one: fewer pages scatter more, so the first alone is nothing unusual.
+    Each of the two rates must lie outside the other's interval: fewer pages scatter more, so that their rate outside
+    the interval over all pages is nothing unusual by itself.
     """
     crossed = summary.get("cross_validation")
-    if not crossed or crossed["adapter"]["cer_low"] is None:
+    if not crossed or crossed["adapter"]["cer_low"] is None or summary["adapter"]["cer_low"] is None:
         return None
     own, over_all = summary["adapter"], crossed["adapter"]
     cer, low, high = own["cer"], over_all["cer_low"], over_all["cer_high"]
-    if low <= cer <= high or (own["cer_low"] is not None and own["cer_low"] <= over_all["cer"] <= own["cer_high"]):
+    if low <= cer <= high or own["cer_low"] <= over_all["cer"] <= own["cer_high"]:
         return None
     kind = "easier" if cer < low else "harder"
     return (

@@ -22,30 +22,34 @@ WORST_SHOWN = 6
 def judge(summary: dict[str, Any], confidence_level: float, min_pages: int) -> verdict.Verdict:
     """The verdict on the validation pages or, where only cross-validation has an interval, on that."""
     plain = verdict.judge(summary, confidence_level, min_pages)
-    crossed = summary.get("cross_validation")
-    if stands_in_front(summary):
+    if crossed := numbers_in_front(summary):
         found = verdict.judge(summary | crossed, confidence_level, min_pages)
         own = (
-            f"It is about {crossed['folds']} adapters that were trained as this one was, each on other pages. Of this "
-            f"one itself {verdict.count(summary['n_lines'], 'validation line')} from "
-            f"{verdict.count(summary['n_pages'], 'page')} can tell nothing."
+            f"It is about {crossed['folds']} adapters that were trained as this one was, each on other pages. This one "
+            f"itself was tried on {verdict.count(summary['n_lines'], 'validation line')} from "
+            f"{verdict.count(summary['n_pages'], 'page')} only, which is too little to tell."
         )
         headline = f"An adapter trained like this one {_wrong(crossed, confidence_level)}."
         return replace(found, headline=headline, limits=(own, *found.limits))
-    if plain.state == "too few" and crossed:
+    if plain.state != "too few":
+        return plain
+    if crossed := summary.get("cross_validation"):
         seen = (
             f"By cross-validation {verdict.percent(crossed['adapter']['cer'])} of all characters were wrong, and "
             f"{verdict.percent(crossed['base']['cer'])} without adapters; for an interval "
             f"{verdict.count(crossed['n_pages'], 'page')} are too few, too."
         )
         return replace(plain, limits=(seen, *plain.limits))
-    return plain
+    more = "To make more of the pages that there are, let all of them validate in turn: evaluate.folds in params.yaml."
+    return replace(plain, limits=(*plain.limits, more))
 
 
-def stands_in_front(summary: dict[str, Any]) -> bool:
-    """Whether cross-validation has the interval that the validation pages are too few for."""
-    crossed = summary.get("cross_validation")
-    return bool(crossed) and summary["adapter"]["cer_low"] is None and crossed["adapter"]["cer_low"] is not None
+def numbers_in_front(summary: dict[str, Any]) -> dict[str, Any] | None:
+    """The numbers of cross-validation where it has the interval that the validation pages are too few for; else None."""
+    crossed: dict[str, Any] | None = summary.get("cross_validation")
+    if crossed and summary["adapter"]["cer_low"] is None and crossed["adapter"]["cer_low"] is not None:
+        return crossed
+    return None
 
 
 def _wrong(crossed: dict[str, Any], confidence_level: float) -> str:
@@ -108,4 +112,4 @@ def gather_folds(
 
 
 def _end_of_axis(rows: Sequence[dict[str, Any]]) -> float:
-    return max(0.01, *(row[f"{reader}_cer"] for row in rows for reader in READERS))
+    return max(0.01, *(float(row[f"{reader}_cer"]) for row in rows for reader in READERS))

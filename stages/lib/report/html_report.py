@@ -102,14 +102,14 @@ def _gather_rates(sources: ReportSources) -> dict[str, Any]:
     rates = {(rate.reader, rate.name): rate for rate in sources.rates}
     readers = [{"key": key, "name": NAMES.get(key, key)} for key in readers_of(lines)]
     totals = {reader: summary.get(reader) or summary["others"][reader] for reader in readers_of(lines)}
-    in_front = summary["cross_validation"] if crossed.stands_in_front(summary) else totals
+    in_front = crossed.numbers_in_front(summary) or totals
     compared = [reader for reader in readers if reader["key"] in in_front]
     bars, ticks = draw_bars(
         [(r["name"], *(in_front[r["key"]][end] for end in ("cer", "cer_low", "cer_high"))) for r in compared]
     )
     return {
         "verdict": crossed.judge(summary, params.confidence_level, params.min_pages),
-        "crossed_in_front": crossed.stands_in_front(summary),
+        "crossed_in_front": in_front is not totals,
         "summary": summary,
         "level": f"{100 * params.confidence_level:g}",
         "readers": readers,

@@ -55,7 +55,7 @@ def encode_views(
     for key in tqdm(remaining, desc=stage, unit="picture", disable=None):
         writer.add(key, compute_vision_tokens(model, views_of(key)))
     writer.flush()
-    tokens = sum(processes.gather(sum(entry["tokens"] for entry in writer.images.values())))
+    tokens: int = sum(processes.gather(sum(entry["tokens"] for entry in writer.images.values())))
     if processes.number() == 0:
         finish_cache(parts, features, origin)
         shutil.rmtree(unfinished, ignore_errors=True)

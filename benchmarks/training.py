@@ -42,8 +42,9 @@ from stages.lib.model.loading import find_model, load_base_model, read_tokenizer
 from stages.lib.model.sequence import build_training_ids
 from stages.lib.params import Params, read_params
 from stages.lib.runtime import DTYPES, hash_file, set_up
+from stages.lib.training.run import create_trainer, prepare_datasets, set_up_lora
 from stages.lib.vision.drawing import draw_line, random_hand
-from stages.lib.vision.features import FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
+from stages.lib.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 from stages.lib.vision.pictures import PictureCollator, Pictures
 from stages.lib.vision.views import read_view_sizes
 
@@ -191,8 +192,9 @@ def encode(params: Params) -> None:
 def train_ours(params: Params) -> dict[str, Any]:
     """Training from the cache."""
     before_mb, device = peak_mb(), set_up(params.runtime)
-    datasets = train.prepare_datasets(params)
-    trainer = train.create_trainer(train.set_up_lora(params, device), datasets, params)
+    datasets = prepare_datasets(params, read_metadata(), FeatureCache(train.FEATURES))
+    model = set_up_lora(params, device)
+    trainer = create_trainer(model, datasets, params, train.unfinished_folder(params))
     tokens = sum(datasets.train.lengths())
     return measure(trainer, len(datasets.train), tokens, params, before_mb)
 

@@ -13,23 +13,21 @@ encoded too.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-
-from tqdm import tqdm
 
 from stages.lib import processes
 from stages.lib.contact_sheet import Group, write_contact_sheet
 from stages.lib.failures import run_stage
 from stages.lib.metadata import METADATA, Sample, read_metadata
-from stages.lib.model.loading import find_model, load_base_model
+from stages.lib.model.loading import find_model
 from stages.lib.params import Params, read_params
 from stages.lib.processes import start_processes
-from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
-from stages.lib.vision.features import FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
+from stages.lib.runtime import checkpoint_folder, fingerprint, set_up
+from stages.lib.vision.encoding import copy_keys, encode_views
+from stages.lib.vision.features import VisionInput
 from stages.lib.vision.pictures import Pictures
 from stages.lib.vision.probes import probe_pictures
-from stages.lib.vision.views import read_view_sizes
+from stages.lib.vision.views import Views, read_view_sizes
 
 FEATURES = Path("data/features")
 CONTACT_SHEET = "contact_sheet"  # below it
@@ -38,8 +36,7 @@ SHOWN_LINES, SHOWN_COPIES = 2, 8  # on the contact sheet, at most
 
 def feature_keys(sample: Sample, copies: int) -> list[str]:
     """The cache keys of one sample: the picture itself, and for training its augmented copies."""
-    extra = range(1, copies + 1) if sample.split == "train" else ()
-    return [sample.image_id, *(f"{sample.image_id}~{number}" for number in extra)]
+    return [sample.image_id, *(copy_keys(sample.image_id, copies) if sample.split == "train" else ())]
 
 
 def show_copies(samples: list[Sample], pictures: Pictures, folder: Path) -> None:
@@ -70,32 +67,16 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
         "encode",
         fingerprint(params.model, params.encode, [s.sha256 for s in samples], files=[folder / "config.json", METADATA]),
     )
-    parts = [unfinished / f"part-{i}" for i in range(processes.count())]
-    writer = FeatureWriter(parts[processes.number()], params.runtime.shard_mb)
     keys = [key for sample in samples for key in feature_keys(sample, params.encode.copies)]
     probes = probe_pictures(samples)
-    own = processes.share([*keys, *probes])
-    remaining = [key for key in own if key not in writer]
-    if len(remaining) < len(own):
-        print(f"encode: goes on behind {len(own) - len(remaining)} pictures that are encoded already")
-    model = load_base_model(
-        params.model.name_or_path,
-        params.model.revision,
-        dtype=DTYPES[params.model.dtype],
-        device=device,
-        attn_implementation=params.model.attn_implementation,
-        decoder=False,
-    )
-    for key in tqdm(remaining, desc="encode", unit="picture", disable=None):
-        views = vision.views(probes[key]) if key in probes else pictures.views(key)
-        writer.add(key, compute_vision_tokens(model, views))
-    writer.flush()
-    tokens = sum(processes.gather(sum(entry["tokens"] for entry in writer.images.values())))
+
+    def views_of(key: str) -> Views:
+        return vision.views(probes[key]) if key in probes else pictures.views(key)
+
+    origin = {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": params.encode.copies}
+    tokens = encode_views([*keys, *probes], views_of, params, device, unfinished, features, origin, "encode")
     if processes.number() == 0:
-        origin = {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": params.encode.copies}
-        finish_cache(parts, features, origin)
         show_copies(samples, pictures, features / CONTACT_SHEET)
-        shutil.rmtree(unfinished, ignore_errors=True)
     return (
         f"encode: read {len(samples)} pictures; wrote {tokens:,} vision tokens of {len(keys)} views "
         f"({params.encode.copies} augmented copies per training picture) and {len(probes)} probe pictures to "

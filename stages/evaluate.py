@@ -6,6 +6,7 @@ metrics/rejected.csv, metrics/train.json, metrics/curves/*.csv and data/features
 Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's),
 metrics/tables/*.csv (every rate with its interval; CER by page, hand, length and script; calibration; review),
 metrics/report/index.html and metrics/gallery/*.svg. The same inputs give the same bytes: there is no time in them.
+With `evaluate.folds` data/cross_validation, too, for more in evaluation.json, metrics/tables/folds.csv, and the report.
 Refuses prediction files that lack, repeat or add a line. Needs no GPU and no model; takes seconds.
 
 Alone: python -m stages.evaluate
@@ -23,6 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.evaluation.confidence import calibrate, review
+from stages.lib.evaluation.cross_validation import (
+    CrossValidation,
+    by_fold,
+    read_cross_validation,
+    summarise_cross_validation,
+    word_cross_validation,
+)
 from stages.lib.evaluation.metrics import count_confusions
 from stages.lib.evaluation.proof import find_problems, read_probes, summarise_probes
 from stages.lib.evaluation.readings import (
@@ -108,7 +116,9 @@ def write_confusions(path: Path, confusions: Iterable[tuple[str, str, int]]) -> 
     _write_csv(path, ("truth", "prediction", "count"), confusions)
 
 
-def write_tables(folder: Path, lines: Sequence[Line], rates: Sequence[Rate]) -> None:
+def write_tables(
+    folder: Path, lines: Sequence[Line], rates: Sequence[Rate], crossed: CrossValidation | None = None
+) -> None:
     """The tables that evaluation.json is too flat for, one CSV file each; see README, "The numbers"."""
     texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
     _write_table(folder / "rates.csv", [_rate_row(rate) for rate in rates])
@@ -120,6 +130,10 @@ def write_tables(folder: Path, lines: Sequence[Line], rates: Sequence[Rate]) -> 
     _write_table(folder / "calibration.csv", calibrate(lines), ("confidence", "cer"))
     _write_table(folder / "review.csv", review(lines), ("share", "cer", "cer_any_order", "cer_best_order"))
     _write_table(folder / "confusion_cells.csv", confusion_cells(count_confusions(texts)), ("truth", "prediction"))
+    if crossed:
+        _write_table(folder / "folds.csv", by_fold(crossed))
+    else:
+        (folder / "folds.csv").unlink(missing_ok=True)  # of an earlier run outside DVC
 
 
 def _rate_row(rate: Rate) -> dict[str, Any]:
@@ -160,13 +174,15 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
     lines = read_lines(samples, files, other_files(root))
     rates = compare_rates(lines, params)
     probes = read_probes(root / PREDICTIONS / "probes.jsonl")
-    summary: dict[str, Any] = _rounded(summarise(lines, rates) | summarise_probes(probes, lines))
+    crossed = read_cross_validation(root, samples, params)
+    numbers = summarise(lines, rates) | summarise_probes(probes, lines) | summarise_cross_validation(crossed)
+    summary: dict[str, Any] = _rounded(numbers)
     texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
     metrics = root / METRICS
     write_json(metrics / "evaluation.json", summary)
     write_lines(metrics / "lines.csv", lines)
     write_confusions(metrics / "confusions.csv", count_confusions(texts))
-    write_tables(metrics / "tables", lines, rates)
+    write_tables(metrics / "tables", lines, rates, crossed)
     sources = ReportSources(
         root=root,
         samples=samples,
@@ -174,6 +190,7 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
         rates=rates,
         summary=summary,
         params=params,
+        crossed=crossed,
     )
     write_report(metrics / "report" / "index.html", sources)
     write_gallery(metrics / "gallery", lines, root)
@@ -222,6 +239,8 @@ def main() -> None:
         f"evaluate: read 2 x {summary['n_lines']} predictions of {summary['n_pages']} page(s), refused 0; "
         f"CER {summary['base']['cer']:.1%} -> {summary['adapter']['cer']:.1%}{few}; wrote metrics/report/index.html"
     )
+    for sentence in word_cross_validation(summary):
+        print(f"evaluate: {sentence}")
     for problem in find_problems(summary).values():
         print(f"evaluate: WARNING {problem}")
 

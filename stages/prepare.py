@@ -118,7 +118,7 @@ def prepare(
             rejections.append(Rejection(image.name, image.row, reason, counted=False))
         if split.left_out:
             write_rejections(rejected_csv, rejections)
-        _write_samples(accepted, facts, split.sides, processed, limits, cleaning)
+        _write_samples(accepted, facts, split, processed, limits, cleaning)
     except Refusal:
         shutil.rmtree(processed)
         raise
@@ -191,7 +191,7 @@ def _split(
 def _write_samples(
     accepted: Sequence[Accepted],
     facts: Sequence[SplitSample],
-    sides: Sequence[str],
+    split: Split,
     processed: Path,
     limits: ImageLimits,
     cleaning: Cleaning,
@@ -199,12 +199,14 @@ def _write_samples(
     """Number the pictures and move them to where they belong; metadata.json comes last."""
     digits = max(5, len(str(len(accepted))))
     samples: dict[str, list[Sample]] = {side: [] for side in SIDES}
-    for side in set(sides) & set(SIDES):
+    for side in set(split.sides) & set(SIDES):
         (processed / side / "images").mkdir(parents=True)
-    for number, ((image, picture), fact, side) in enumerate(zip(accepted, facts, sides, strict=True), 1):
+    image_ids = [f"{number:0{digits}d}" for number in range(1, len(accepted) + 1)]
+    for image_id, (image, picture), fact, side, group in zip(
+        image_ids, accepted, facts, split.sides, split.groups, strict=True
+    ):
         if not side:
             continue
-        image_id = f"{number:0{digits}d}"
         path = processed / side / "images" / f"{image_id}.jpg"
         os.replace(picture.path, path)
         samples[side].append(
@@ -219,6 +221,7 @@ def _write_samples(
                 height=picture.height_px,
                 split=side,
                 sha256=picture.sha256,
+                group=image_ids[group],
             )
         )
     (processed / UNFINISHED).rmdir()

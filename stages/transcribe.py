@@ -10,11 +10,8 @@ Alone   python -m stages.transcribe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
@@ -25,9 +22,10 @@ from stages.lib.failures import run_stage
 from stages.lib.files import write_text
 from stages.lib.metadata import Sample, read_metadata
 from stages.lib.model.adapter import changes_vision, load_adapter
-from stages.lib.model.decoding import Reading, transcribe
+from stages.lib.model.decoding import transcribe
 from stages.lib.model.families import read_family
 from stages.lib.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
+from stages.lib.model.reading import disabled, json_lines, prediction
 from stages.lib.model.sequence import SpecialTokens
 from stages.lib.params import TranscribeParams, read_params
 from stages.lib.processes import start_processes
@@ -85,33 +83,14 @@ def main() -> None:
     if processes.number():
         return
     for reader, read in readings.items():
-        write_predictions(PREDICTIONS / f"{reader}.jsonl", samples, read)
+        rows = [prediction(sample, reading) for sample, reading in zip(samples, read, strict=True)]
+        write_text(PREDICTIONS / f"{reader}.jsonl", json_lines(rows))
     write_text(PREDICTIONS / "probes.jsonl", probes_read)
     runaway = {reader: sum(reading.runaway for reading in read) for reader, read in readings.items()}
     print(
         f"transcribe: read {len(samples)} validation pictures twice; wrote {PREDICTIONS.as_posix()}/base.jsonl and "
         f"adapter.jsonl; runaway outputs: {runaway['base']} base, {runaway['adapter']} adapter"
     )
-
-
-def disabled(model: PeftModel, reader: str) -> AbstractContextManager[None]:
-    """The model as `reader` has it: "base" is without the adapter."""
-    return model.disable_adapter() if reader == "base" else nullcontext()
-
-
-def write_predictions(path: Path, samples: list[Sample], readings: list[Reading]) -> None:
-    """JSON Lines: image_id, prediction, new_tokens, runaway, confidence."""
-    lines = [
-        {
-            "image_id": sample.image_id,
-            "prediction": reading.text,
-            "new_tokens": reading.new_tokens,
-            "runaway": reading.runaway,
-            "confidence": reading.confidence,
-        }
-        for sample, reading in zip(samples, readings, strict=True)
-    ]
-    write_text(path, json_lines(lines))
 
 
 def read_probes(
@@ -156,11 +135,6 @@ def read_probes(
             for (image_id, picture, truth), reading in zip(pictures, readings, strict=True)
         ]
     return json_lines(rows)
-
-
-def json_lines(rows: Sequence[dict[str, Any]]) -> str:
-    """One JSON object a line, letters readable."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 if __name__ == "__main__":

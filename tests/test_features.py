@@ -30,6 +30,20 @@ def test_what_was_written_is_read_back_with_copies_behind_the_picture(tmp_path: 
         cache.keys_of("00003")
 
 
+def test_a_second_folder_adds_its_keys_behind_those_of_the_first(tmp_path: Path) -> None:
+    for name, keys in (("own", {"00001": 1, "00002": 2, "00002~1": 3}), ("more", {"00001~1": 4, "00001~2": 5})):
+        writer = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
+        for key, seed in keys.items():
+            writer.add(key, tokens(seed, seed))
+        writer.flush()
+        finish_cache([writer.folder], tmp_path / name, {"from": name})
+    cache = FeatureCache(tmp_path / "own", tmp_path / "more")
+    assert cache.keys_of("00001") == ["00001", "00001~1", "00001~2"] and cache.keys_of("00002") == ["00002", "00002~1"]
+    for key, seed in {"00001": 1, "00001~2": 5, "00002~1": 3, "00001~1": 4}.items():  # from shards of equal names
+        assert cache.count(key) == seed and torch.equal(cache.tokens(key), tokens(seed, seed))
+    assert FeatureCache(tmp_path / "own").keys_of("00001") == ["00001"]
+
+
 def test_complete_shards_survive_an_interruption_and_half_ones_do_not_count(tmp_path: Path) -> None:
     writer = FeatureWriter(tmp_path, shard_mb=1)
     writer.add("00001", tokens(1))

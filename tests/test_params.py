@@ -66,6 +66,11 @@ def test_dropout_on_fused_experts_is_a_conflict(tmp_path: Path) -> None:
         read_params(changed(tmp_path, train={"lora_dropout": 0.1, "lora_targets": ["experts"]}))
 
 
+def test_a_single_fold_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="folds: 1 would leave nothing to train on"):
+        read_params(changed(tmp_path, evaluate={"folds": 1}))
+
+
 def test_a_missing_file_and_broken_yaml_are_explained(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="in the folder that holds dvc.yaml"):
         read_params(tmp_path / "params.yaml")

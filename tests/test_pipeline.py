@@ -16,7 +16,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 REAL = ROOT.parent / "shared" / "real-handwriting"
-STAGES = ("prepare", "check", "encode", "train", "transcribe", "evaluate")
+STAGES = ("prepare", "check", "encode", "train", "transcribe", "cross_validate", "evaluate")
 
 
 def run(folder: Path, *command: str, code: int = 0) -> str:
@@ -110,7 +110,7 @@ def test_a_lora_parameter_re_runs_check_and_training_and_what_follows_but_not_en
     original = (demo / "params.yaml").read_text(encoding="utf-8")
     edit_params(demo, train={"lora_alpha": 1})
     assert "train.lora_alpha" in run(demo, "dvc", "params", "diff")
-    assert ran(run(demo, "dvc", "repro")) == ["check", "train", "transcribe", "evaluate"]
+    assert ran(run(demo, "dvc", "repro")) == [*("check", "train", "transcribe", "cross_validate", "evaluate")]
     assert (demo / "metrics/evaluation.json").read_bytes() != before
     (demo / "params.yaml").write_text(original, encoding="utf-8")
     run(demo, "dvc", "repro")

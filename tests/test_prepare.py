@@ -299,6 +299,14 @@ def test_a_copied_or_resaved_picture_never_stands_on_both_sides(
     assert "p0/стр 0.png and copy.png hold the same picture; their pages stay together" in capsys.readouterr().out
 
 
+def test_each_sample_says_what_it_stays_together_with(raw: Path, run: Run) -> None:
+    save_line(raw / "other page.png", "это строка 4", 99)
+    add_rows(raw, ("other page.png", "это строка 4", "p8"))  # the text of the fifth line, which is on p1
+    run()
+    groups = [sample.group for sample in read_metadata(raw.parent / "processed/metadata.json")]
+    assert groups == [*["00001"] * 3, *["00004"] * 3, *["00007"] * 3, *["00010"] * 3, "00004"]
+
+
 def test_lines_are_cut_from_pages_that_page_xml_describes(
     raw: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

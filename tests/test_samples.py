@@ -39,6 +39,7 @@ def facts(samples: list[Sample] | None = None, **changes: Any) -> SampleFacts:
         lost=(),
         lengths=Lengths(longest=300, sample=TRAIN[0], vision=273, labels=20, answer=20, prompt=280, aspect=5.0),
         min_pages=2,
+        folds=0,
         max_tokens=512,
     )
     return replace(good, **changes)
@@ -74,6 +75,8 @@ def test_a_clean_split_has_nothing_to_mend() -> None:
         (facts(rejected=Counter({"image not found": 2})), "DATA-010", "warning"),
         (facts(max_tokens=299), "DATA-011", "blocker"),
         (facts(missing=[TRAIN[1]]), "DATA-012", "blocker"),
+        (facts([replace(one, group=one.image_id) for one in TRAIN + VAL], folds=6), "DATA-013", "blocker"),
+        (facts(folds=2), "DATA-013", "blocker"),  # metadata.json without groups
     ],
 )
 def test_each_fault_is_found_and_nothing_else(case: SampleFacts, code: str, level: str) -> None:
@@ -106,6 +109,15 @@ def test_few_characters_in_bytes_are_mentioned_without_a_warning() -> None:
 
 def test_one_validation_line_makes_an_interval_impossible() -> None:
     assert "an interval is impossible" in found(facts(TRAIN + VAL[:1]))["DATA-002"].seen
+
+
+def test_folds_that_can_be_made_say_what_they_cost_and_few_pages_recommend_them() -> None:
+    grouped = [replace(one, group=one.image_id) for one in TRAIN + VAL]
+    finding = next(one for one in check_samples(facts(grouped, folds=2)) if one.code == "DATA-013")
+    assert finding.level == "ready"
+    assert finding.seen == "2 trainings more: each of 5 pages is read once; at least 2 lines train each adapter"
+    assert "evaluate.folds" in found(facts(min_pages=3))["DATA-002"].remedy
+    assert "evaluate.folds" not in found(facts(grouped, min_pages=3, folds=2))["DATA-002"].remedy
 
 
 def test_everything_wrong_is_said_at_once() -> None:

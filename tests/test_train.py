@@ -19,9 +19,11 @@ from safetensors.torch import load_file
 
 from stages import train
 from stages.lib.failures import Refusal
-from stages.lib.metadata import Sample
+from stages.lib.metadata import Sample, read_metadata
 from stages.lib.params import Params, read_params
+from stages.lib.training.run import Datasets, create_keep_best, prepare_datasets
 from stages.lib.training.trainer import COMPLETE, last_complete_checkpoint
+from stages.lib.vision.features import FeatureCache
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,6 +60,10 @@ def start(workspace: Path) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+
+
+def datasets(params: Params) -> Datasets:
+    return prepare_datasets(params, read_metadata(), FeatureCache(train.FEATURES))
 
 
 def adapter_and_metrics(workspace: Path) -> tuple[dict[str, Any], str]:
@@ -120,9 +126,7 @@ def test_a_half_written_checkpoint_is_never_taken_for_whole(tmp_path: Path) -> N
 
 def test_another_parameter_or_another_text_begins_anew(workspace: Path) -> None:
     def unfinished(params: Params) -> Path:
-        datasets = train.prepare_datasets(params)
-        model = train.set_up_lora(params, train.set_up(params.runtime))
-        return Path(str(train.create_trainer(model, datasets, params).args.output_dir))
+        return train.unfinished_folder(params)
 
     params = read_params()
     first = unfinished(params)
@@ -139,7 +143,7 @@ def test_with_few_validation_lines_the_loss_chooses_and_the_run_says_so(
 ) -> None:
     params = read_params()
     params = params.model_copy(update={"train": params.train.model_copy(update={"select": "cer"})})
-    keeper = train.create_keep_best(train.prepare_datasets(params), params)
+    keeper = create_keep_best(datasets(params), params)
     assert keeper is not None and keeper.name == "eval_loss"
     assert "1 validation line(s) are too few to choose by CER" in capsys.readouterr().out
 
@@ -148,14 +152,14 @@ def test_a_batch_larger_than_the_training_set_is_refused(workspace: Path) -> Non
     params = read_params()
     params = params.model_copy(update={"train": params.train.model_copy(update={"batch_size": 4})})
     with pytest.raises(Refusal, match="train.batch_size is 4, but there are only 3"):
-        train.prepare_datasets(params)
+        datasets(params)
 
 
 def test_samples_that_do_not_fit_are_all_named(workspace: Path) -> None:
     params = read_params()
     params = params.model_copy(update={"train": params.train.model_copy(update={"max_tokens": 30})})
     with pytest.raises(Refusal, match=r"(?s)train.max_tokens.*1\.jpg.*2\.jpg.*3\.jpg"):
-        train.prepare_datasets(params)
+        datasets(params)
 
 
 def test_the_metrics_hold_the_loss_against_guessing_and_against_shuffled_pictures(workspace: Path) -> None:

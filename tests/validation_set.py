@@ -14,7 +14,7 @@ from stages.lib.evaluation.readings import READERS, Line, read_lines
 from stages.lib.metadata import read_metadata
 from stages.lib.params import EvaluateParams
 
-PARAMS = EvaluateParams(bootstrap_samples=300, confidence_level=0.95, min_pages=3, worst_lines=2, seed=1)
+PARAMS = EvaluateParams(bootstrap_samples=300, confidence_level=0.95, min_pages=3, worst_lines=2, folds=0, seed=1)
 # (page, transcription, reading of the base model, reading of the adapter)
 ROWS = (
     ("p1", "мама мыла раму", "мома мыла рану", "мама мыла раму"),
@@ -60,6 +60,37 @@ def write_validation_set(
     for reader in predictions:
         write_predictions(root, reader, predictions[reader])
     shutil.copyfile(Path(__file__).parent.parent / "params.yaml", root / "params.yaml")
+    return root
+
+
+def write_cross_validation(root: Path, folds: int, read_in_training: str = "train line") -> Path:
+    """Folds of whole pages over a written validation set: each sample is read as in validation, the training sample by
+    the adapters as `read_in_training`; returns `root`.
+    """
+    samples = read_metadata(root / "data/processed/metadata.json")
+    fold_of = {page: number % folds + 1 for number, page in enumerate(sorted({sample.page for sample in samples}))}
+    for reader in READERS:
+        rows = read_predictions(root, reader)
+        read = {"base": "", "adapter": read_in_training}[reader]
+        own = {"image_id": "00001", "prediction": read, "new_tokens": 1, "runaway": False, "confidence": 0.5}
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [own, *rows])
+        write(root / f"data/cross_validation/{reader}.jsonl", text)
+    records = [
+        {
+            "fold": fold,
+            "trained": [sample.image_id for sample in samples if fold_of[sample.page] != fold],
+            "held_out": [sample.image_id for sample in samples if fold_of[sample.page] == fold],
+            "optimizer_steps": 7,
+            "val_loss_before": 2.5,
+            "val_loss": fold / 4,
+        }
+        for fold in range(1, folds + 1)
+    ]
+    write(root / "data/cross_validation/folds.json", json.dumps({"folds": folds, "records": records}))
+    for sample in samples:  # a picture of the training sample, too
+        if not (root / sample.image_path).exists():
+            (root / sample.image_path).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (sample.width, sample.height), "white").save(root / sample.image_path)
     return root
 
 

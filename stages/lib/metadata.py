@@ -11,7 +11,11 @@ METADATA = Path("data/processed/metadata.json")
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture with its transcription. `image_path` is a POSIX path from the repository root."""
+    """One picture with its transcription. `image_path` is a POSIX path from the repository root.
+
+    group: what must stay on one side, pages that share a text or a picture with each other; it is the image id of one
+    of its samples, and "" in files of before it was recorded.
+    """
 
     image_id: str
     image_path: str
@@ -23,6 +27,7 @@ class Sample:
     height: int
     split: str
     sha256: str
+    group: str = ""
 
 
 def read_metadata(path: Path = METADATA) -> list[Sample]:

@@ -148,7 +148,14 @@ class EvaluateParams(Group):
     confidence_level: float = Field(gt=0.5, lt=1)
     min_pages: int = Field(ge=2)
     worst_lines: int = Field(ge=0)
+    folds: int = Field(ge=0, description="of the cross-validation; 0: none")
     seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _a_fold_has_another(self) -> EvaluateParams:
+        if self.folds == 1:
+            raise ValueError("folds: 1 would leave nothing to train on; set 0 for none, or at least 2")
+        return self
 
 
 class RuntimeParams(Group):
@@ -156,7 +163,7 @@ class RuntimeParams(Group):
 
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     threads: int = Field(ge=0)
-    processes: int = Field(ge=1, description="of encode, train and transcribe; one per card")
+    processes: int = Field(ge=1, description="of each stage that runs the model; one per card")
     shard_mb: int = Field(ge=1)
     checkpoint_steps: int = Field(ge=1)
 

@@ -64,6 +64,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "DATA-010": ("Rejected samples", "What was rejected is missing from the training set."),
     "DATA-011": ("Longest sequence", "A sequence beyond train.max_tokens would have to be cut and is refused."),
     "DATA-012": ("Pictures on the disk", "Every sample needs its picture."),
+    "DATA-013": ("Cross-validation", "More folds than groups of pages cannot be made."),
     "MODEL-001": ("Base model", "The checkpoint must be in a folder, in the cache or within reach."),
     "MODEL-002": ("Revision", "Without its commit a hub id can mean another model tomorrow."),
     "MODEL-003": ("Architecture", "Only architectures whose loading was proven are loaded."),

@@ -67,6 +67,7 @@ def _look_at_samples(
         lost=lost,
         lengths=lengths,
         min_pages=params.evaluate.min_pages,
+        folds=params.evaluate.folds,
         max_tokens=params.train.max_tokens,
     )
 

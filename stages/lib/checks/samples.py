@@ -13,9 +13,11 @@ from tqdm import tqdm
 
 from stages.lib.checks.findings import Finding, blocker, count, ready, warning
 from stages.lib.checks.lengths import Lengths
+from stages.lib.cross_validation.folds import assign_folds
 from stages.lib.dataset.duplicates import Picture, find_same_pictures, fingerprint
 from stages.lib.dataset.images import open_image
 from stages.lib.dataset.splits import SplitSample, find_contained
+from stages.lib.failures import Refusal
 from stages.lib.metadata import Sample
 from stages.lib.text import collapse_whitespace, grapheme_clusters, to_nfc
 
@@ -29,7 +31,7 @@ class SampleFacts:
 
     rejected: number of samples by kind of rejection; same_pictures: pairs of samples that show the same; missing:
     pictures that are not on the disk; in_bytes: how often characters stand in the texts that are several tokens;
-    lost: characters that the tokenizer cannot express; min_pages: evaluate.min_pages; max_tokens: train.max_tokens.
+    lost: characters that the tokenizer cannot express; min_pages, folds: of evaluate; max_tokens: train.max_tokens.
     """
 
     samples: list[Sample]
@@ -40,6 +42,7 @@ class SampleFacts:
     lost: tuple[str, ...]
     lengths: Lengths | None
     min_pages: int
+    folds: int
     max_tokens: int
 
     def side(self, split: str) -> list[Sample]:
@@ -68,12 +71,12 @@ def find_copies(samples: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
 
 
 def check_samples(facts: SampleFacts) -> list[Finding]:
-    """Findings DATA-001 to DATA-012."""
+    """Findings DATA-001 to DATA-013."""
     if not facts.side("train") or not facts.side("val"):
         seen = f"{len(facts.side('train'))} training and {len(facts.side('val'))} validation samples"
         return [blocker("DATA-001", seen, "run `python -m stages.prepare` and mend what it says")]
     checks = (_counts, _validation, _texts, _contained, _pictures, _pages, _unseen, _bytes, _lost, _rejected)
-    return [finding for check in (*checks, _longest, _missing) for finding in check(facts)]
+    return [finding for check in (*checks, _longest, _missing, _folds) for finding in check(facts)]
 
 
 def _counts(facts: SampleFacts) -> Iterator[Finding]:
@@ -90,7 +93,8 @@ def _counts(facts: SampleFacts) -> Iterator[Finding]:
 def _validation(facts: SampleFacts) -> Iterator[Finding]:
     val, train = facts.side("val"), facts.side("train")
     pages = len(_page_names(val))
-    remedy = "add pages; until then read the predictions yourself and trust no rate"
+    more = "add pages" if facts.folds else "add pages, or let all of them validate in turn (evaluate.folds)"
+    remedy = f"{more}; until then read the predictions yourself and trust no rate"
     if len(val) == 1:
         seen = f"1 validation line beside {count(len(train), 'training line')}: an interval is impossible"
         yield warning("DATA-002", seen, remedy)
@@ -211,6 +215,20 @@ def _missing(facts: SampleFacts) -> Iterator[Finding]:
         yield blocker("DATA-012", seen, "run `dvc repro --force prepare`")
     else:
         yield ready("DATA-012", "all there")
+
+
+def _folds(facts: SampleFacts) -> Iterator[Finding]:
+    if not facts.folds:
+        yield ready("DATA-013", "evaluate.folds is 0: there is no cross-validation")
+        return
+    try:
+        folds = assign_folds(facts.samples, facts.folds)
+    except Refusal as refusal:
+        yield blocker("DATA-013", str(refusal), "lower evaluate.folds, or add pages")
+        return
+    least = count(len(folds) - max(Counter(folds).values()), "line")
+    seen = f"each of {count(len(_page_names(facts.samples)), 'page')} is read once; at least {least} train each adapter"
+    yield ready("DATA-013", f"{facts.folds} trainings more: {seen}")
 
 
 def _page_names(samples: Sequence[Sample]) -> set[tuple[str, str]]:

@@ -138,11 +138,15 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(
-    samples: Sequence[Sample], files: Mapping[str, Path], other_files: Mapping[str, Path] | None = None
+    samples: Sequence[Sample],
+    files: Mapping[str, Path],
+    other_files: Mapping[str, Path] | None = None,
+    remedy: str = OWN_REMEDY,
 ) -> list[Line]:
     """The validation samples among `samples` with their scored readings, in their order.
 
-    `files` has one path for each of READERS, `other_files` one for each other reader by name. Raises Refusal with the
+    `files` has one path for each of READERS, which `remedy` makes again; `other_files` has one for each other reader by
+    name. Raises Refusal with the
     problems of all files at once.
     """
     validation = [sample for sample in samples if sample.split == "val"]
@@ -154,7 +158,7 @@ def read_lines(
     problems: list[str] = []
     for reader in READERS:
         try:
-            own[reader] = read_predictions(files[reader], image_ids, Prediction, OWN_REMEDY)
+            own[reader] = read_predictions(files[reader], image_ids, Prediction, remedy)
         except Refusal as refusal:
             problems.append(str(refusal))
     for reader, path in (other_files or {}).items():

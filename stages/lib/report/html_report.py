@@ -19,6 +19,7 @@ import jinja2
 from markupsafe import Markup
 
 from stages.lib.evaluation.confidence import calibrate, review
+from stages.lib.evaluation.cross_validation import CrossValidation
 from stages.lib.evaluation.examples import find_examples
 from stages.lib.evaluation.metrics import comparable, count_confusions, count_wrong_characters, mark_differences
 from stages.lib.evaluation.proof import find_problems
@@ -28,7 +29,7 @@ from stages.lib.evaluation.tables import by_hand, by_length, by_leniency, by_pag
 from stages.lib.files import write_text
 from stages.lib.metadata import Sample
 from stages.lib.params import EvaluateParams
-from stages.lib.report import verdict
+from stages.lib.report import crossed, verdict
 from stages.lib.report.charts import draw_bars, draw_curve
 from stages.lib.report.records import gather_records
 from stages.lib.report.thumbnails import embed_pictures
@@ -63,6 +64,7 @@ class ReportSources:
     rates: Sequence[Rate]
     summary: dict[str, Any]
     params: EvaluateParams
+    crossed: CrossValidation | None = None
 
 
 def write_report(path: Path, sources: ReportSources) -> None:
@@ -88,6 +90,7 @@ def gather(sources: ReportSources) -> dict[str, Any]:
         **_gather_errors(sources),
         **_gather_confidence(sources.lines, sources.summary),
         **_gather_proof(sources),
+        **crossed.gather_folds(sources.crossed, sources.summary, sources.params.confidence_level, sources.root),
         **gather_records(sources.root, sources.samples),
         "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -99,18 +102,21 @@ def _gather_rates(sources: ReportSources) -> dict[str, Any]:
     rates = {(rate.reader, rate.name): rate for rate in sources.rates}
     readers = [{"key": key, "name": NAMES.get(key, key)} for key in readers_of(lines)]
     totals = {reader: summary.get(reader) or summary["others"][reader] for reader in readers_of(lines)}
+    in_front = crossed.numbers_in_front(summary) or totals
+    compared = [reader for reader in readers if reader["key"] in in_front]
     bars, ticks = draw_bars(
-        [(r["name"], *(totals[r["key"]][end] for end in ("cer", "cer_low", "cer_high"))) for r in readers]
+        [(r["name"], *(in_front[r["key"]][end] for end in ("cer", "cer_low", "cer_high"))) for r in compared]
     )
     return {
-        "verdict": verdict.judge(summary, params.confidence_level, params.min_pages),
+        "verdict": crossed.judge(summary, params.confidence_level, params.min_pages),
         "cost": verdict.describe_cost(summary),
+        "crossed_in_front": in_front is not totals,
         "summary": summary,
         "level": f"{100 * params.confidence_level:g}",
         "readers": readers,
         "totals": totals,
         "bars": bars,
-        "bar_keys": [reader["key"] if reader["key"] in NAMES else "other" for reader in readers],
+        "bar_keys": [reader["key"] if reader["key"] in NAMES else "other" for reader in compared],
         "ticks": ticks,
         "measures": [(MEASURES[name], [rates.get((r["key"], name)) for r in readers]) for name in MEASURES],
         "leniency": by_leniency(lines),

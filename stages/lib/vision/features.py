@@ -123,24 +123,34 @@ def read_counts(shard: Path) -> dict[str, int]:
         return {key: file.get_slice(key).get_shape()[0] for key in file.keys()}  # noqa: SIM118 - not a mapping
 
 
+def _read_index(folder: Path) -> dict[str, Any]:
+    index = folder / INDEX
+    if not index.exists():
+        raise FileNotFoundError(f"{index} is missing: the pictures are not encoded yet; run `dvc repro encode`")
+    content: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
+    return content
+
+
 def shard_name(number: int) -> str:
     return f"tokens-{number:05d}.safetensors"
 
 
 class FeatureCache:
-    """Read access to the vision tokens of `data/features`.
+    """Read access to the vision tokens of `data/features`; `more` folders add the keys that they hold.
 
     Holds no open file when pickled, so that spawned workers can have it. Raises FileNotFoundError with the remedy when
     there is no complete cache.
     """
 
-    def __init__(self, folder: Path) -> None:
-        index = folder / INDEX
-        if not index.exists():
-            raise FileNotFoundError(f"{index} is missing: the pictures are not encoded yet; run `dvc repro encode`")
+    def __init__(self, folder: Path, *more: Path) -> None:
         self.folder = folder
-        self.index: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
-        self._open: dict[str, Any] = {}
+        self.index = _read_index(folder)
+        self._folders: dict[str, Path] = {}
+        for other in more:
+            images = _read_index(other)["images"]
+            self.index["images"] |= images
+            self._folders |= dict.fromkeys(images, other)
+        self._open: dict[Path, Any] = {}
         self._keys: dict[str, list[str]] = {}
         for key in sorted(self.index["images"], key=lambda key: (len(key), key)):
             self._keys.setdefault(key.partition("~")[0], []).append(key)
@@ -156,9 +166,9 @@ class FeatureCache:
 
     def tokens(self, key: str) -> torch.Tensor:
         """(tokens, width) of one key."""
-        shard = self.index["images"][key]["shard"]
+        shard = self._folders.get(key, self.folder) / self.index["images"][key]["shard"]
         if shard not in self._open:
-            self._open[shard] = safe_open(self.folder / shard, "pt")
+            self._open[shard] = safe_open(shard, "pt")
         tensor: torch.Tensor = self._open[shard].get_tensor(key)
         return tensor
 

@@ -1,0 +1,70 @@
+"""Cross-validate: each page is read once, by an adapter that was trained without it.
+
+Reads   data/processed/metadata.json, data/features/, the base model (without its vision tower); parameters
+        `evaluate.folds`, `model`, `train`, `transcribe`. Augmented copies of validation pictures are made from
+        data/processed/ (parameters `encode`). Samples of training and validation take part, those of `test` never.
+Writes  data/cross_validation/: base.jsonl and adapter.jsonl, as `transcribe` writes them but of all pictures, and
+        folds.json (last): who was held out when, and how each fold was trained. Without folds only the latter.
+Refuses more folds than there are groups of pages that can be held out, and what `train` refuses.
+Alone   python -m stages.cross_validate
+
+With `evaluate.folds: 0` it does nothing, and takes no time. Interrupted, it keeps the folds that are finished and goes
+on from the checkpoint of the one that is not; all of that lies in .checkpoints/cross_validate/.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from stages.lib.cross_validation.folds import assign_folds
+from stages.lib.failures import run_stage
+from stages.lib.files import write_json, write_text
+from stages.lib.metadata import read_metadata
+from stages.lib.params import Params, read_params
+
+FEATURES = Path("data/features")
+OUTPUT = Path("data/cross_validation")
+
+
+def main() -> None:
+    params = read_params()
+    if params.evaluate.folds:
+        validate(params)
+        return
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    write_json(OUTPUT / "folds.json", {"folds": 0})
+    print("cross_validate: evaluate.folds is 0, nothing to do")
+
+
+def validate(params: Params) -> None:
+    """Train and read all folds, and write what came out."""
+    samples = read_metadata()
+    folds = assign_folds(samples, params.evaluate.folds)  # refuses before anything is loaded
+    from stages.lib import processes  # behind the way without folds, which must not wait for torch
+    from stages.lib.checks.environment import check_environment
+    from stages.lib.checks.findings import refuse_blockers
+    from stages.lib.checks.machine import gather_environment
+    from stages.lib.cross_validation.run import cross_validate, unfinished_folder, without_choice
+    from stages.lib.model.reading import json_lines
+
+    if processes.start_processes("stages.cross_validate", params.runtime.processes):
+        return
+    refuse_blockers(check_environment(gather_environment(params.runtime)))
+    base, adapter, records = cross_validate(samples, folds, params, FEATURES)
+    if processes.number():
+        return
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    write_text(OUTPUT / "base.jsonl", json_lines(base))
+    write_text(OUTPUT / "adapter.jsonl", json_lines(adapter))
+    write_json(OUTPUT / "folds.json", {"folds": params.evaluate.folds, "records": records})
+    shutil.rmtree(unfinished_folder(folds, without_choice(params), FEATURES), ignore_errors=True)
+    steps = sorted({record["optimizer_steps"] for record in records})
+    print(
+        f"cross_validate: read {len(samples)} pictures in {len(records)} folds, each with an adapter of "
+        f"{' or '.join(map(str, steps))} steps that had not seen its page; wrote {OUTPUT.as_posix()}; refused 0"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

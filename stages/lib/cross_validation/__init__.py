@@ -1,0 +1,1 @@
+"""Cross-validation: who validates when, and an adapter for each fold."""

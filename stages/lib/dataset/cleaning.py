@@ -107,7 +107,8 @@ def flatten_background(image: Image.Image, strength: float) -> Image.Image:
         return image
     light = Image.fromarray(paper).resize((width, height), Image.Resampling.BICUBIC)
     gain = np.clip(level / np.maximum(np.asarray(light), 1), 1 / BRIGHTEST_GAIN, BRIGHTEST_GAIN) ** strength
-    return _to_picture(np.asarray(image, np.float32) * gain[:, :, None])
+    pixels = np.asarray(image, np.float32) * gain[:, :, None]
+    return Image.fromarray(np.rint(np.clip(pixels, 0, 255)).astype(np.uint8))
 
 
 def normalise_contrast(image: Image.Image, distance: float) -> Image.Image:
@@ -115,15 +116,17 @@ def normalise_contrast(image: Image.Image, distance: float) -> Image.Image:
 
     Stronger contrast than that, and a picture without ink, stay as they are.
     """
-    grey = np.asarray(image.convert("L"))
-    paper, ink = float(np.median(grey)), float(np.quantile(grey, INK_SHARE))
+    grey = image.convert("L").histogram()
+    paper, ink = _quantile(grey, 0.5), _quantile(grey, INK_SHARE)
     seen = (paper - ink) / 255
     wanted = min(distance, paper / 255)
     if not BLANK <= seen < wanted:
         return image
-    pixels = np.asarray(image, np.float32)
-    colour = np.median(pixels.reshape(-1, 3), axis=0)  # of the paper
-    return _to_picture(colour + (pixels - colour) * (wanted / seen))
+    table = []
+    for channel in image.split():
+        colour = _quantile(channel.histogram(), 0.5)  # of the paper
+        table += [round(min(max(colour + (value - colour) * wanted / seen, 0), 255)) for value in range(256)]
+    return image.point(table)
 
 
 def measure_skew(image: Image.Image, largest_degrees: float) -> float:
@@ -168,6 +171,11 @@ def _sharpness(x: np.ndarray, y: np.ndarray, weights: np.ndarray, degrees: float
     return float((np.diff(np.convolve(profile, SOFTENED)) ** 2).sum())
 
 
+def _quantile(histogram: list[int], share: float) -> int:
+    """The value that `share` of all pixels do not exceed."""
+    return int(np.searchsorted(np.cumsum(histogram), share * sum(histogram)))
+
+
 def _smooth(values: np.ndarray) -> np.ndarray:
     """Each value averaged with its neighbours (3 x 3), the edge repeated."""
     padded = np.pad(values, 1, mode="edge")
@@ -175,7 +183,3 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     neighbours = [padded[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
     smoothed: np.ndarray = np.mean(neighbours, axis=0)
     return smoothed
-
-
-def _to_picture(pixels: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.rint(np.clip(pixels, 0, 255)).astype(np.uint8))

@@ -102,6 +102,15 @@ def test_each_picture_is_read_once_by_the_adapter_of_a_run_that_did_not_see_its_
     assert rows(transcribe.PREDICTIONS / "adapter.jsonl") == {i: read[i] for i in fold["held_out"]}
 
 
+def test_an_adapter_of_the_vision_tower_is_validated_on_the_pictures_themselves(workspace: Path) -> None:
+    edit_params(workspace, "train", lora_targets=["vision", "projector"], lora_dropout=0.0, batch_size=2, epochs=1.0)
+    cross_validate.main()
+    base, adapter = (rows(cross_validate.OUTPUT / f"{reader}.jsonl") for reader in ("base", "adapter"))
+    assert base.keys() == adapter.keys() and len(base) == 4
+    assert all(base[i]["confidence"] != adapter[i]["confidence"] for i in base)
+    assert all(record["val_loss"] != record["val_loss_before"] for record in records())
+
+
 class Interrupted(Exception):
     """Stands for a kill."""
 

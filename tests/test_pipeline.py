@@ -117,6 +117,22 @@ def test_a_lora_parameter_re_runs_check_and_training_and_what_follows_but_not_en
     assert (demo / "metrics/evaluation.json").read_bytes() == before
 
 
+def test_folds_re_run_neither_encode_nor_train_and_bring_a_rate_over_all_pages(demo: Path) -> None:
+    path, original = demo / "metrics/evaluation.json", (demo / "params.yaml").read_text(encoding="utf-8")
+    before = path.read_bytes()
+    edit_params(demo, evaluate={"folds": 2})
+    assert ran(run(demo, "dvc", "repro")) == ["check", "cross_validate", "evaluate"]
+    evaluation = json.loads(path.read_bytes())
+    crossed = evaluation.pop("cross_validation")
+    assert evaluation == json.loads(before)
+    assert (crossed["n_lines"], crossed["n_pages"]) == (200, 50)
+    assert crossed["adapter"]["cer_low"] < crossed["adapter"]["cer"] < crossed["base"]["cer"]
+    assert 'id="folds"' in (demo / "metrics/report/index.html").read_text(encoding="utf-8")
+    (demo / "params.yaml").write_text(original, encoding="utf-8")
+    run(demo, "dvc", "repro")
+    assert path.read_bytes() == before
+
+
 def test_the_same_inputs_give_the_same_evaluation(demo: Path) -> None:
     before = (demo / "metrics/evaluation.json").read_bytes()
     output = run(demo, "dvc", "repro", "--force", "--no-run-cache", "train", "transcribe", "evaluate")

@@ -41,15 +41,15 @@ Row = dict[str, Any]
 
 
 def cross_validate(
-    samples: Sequence[Sample], folds: Sequence[int], params: Params, features: Path
+    samples: Sequence[Sample], folds: Sequence[int], params: Params, features: Path, unfinished: Path
 ) -> tuple[list[Row], list[Row], list[Row]]:
     """(what the base model read, what the adapters read, a record of each fold), rows in order of image id.
 
-    `folds` are those of the samples, from 1. Refusal when a fold leaves fewer training views than a batch.
+    `folds` are those of the samples, from 1; what is done stays in `unfinished`. Refusal when a fold leaves fewer
+    training views than a batch.
     """
     device = set_up(params.runtime)
     params = without_choice(params)
-    unfinished = unfinished_folder(folds, params, features)
     cache = complete_cache(samples, params, features, unfinished, device)
     sets = [_prepare_fold(samples, folds, fold, params, cache) for fold in range(1, max(folds) + 1)]
     set_seed(params.train.seed)
@@ -72,7 +72,8 @@ def cross_validate(
         held_out = [sample for sample, of in zip(samples, folds, strict=True) if of == fold]
 
         def run(fold: int = fold, datasets: Datasets = datasets, held_out: list[Sample] = held_out) -> Row:
-            print(f"cross_validate: fold {fold} of {len(sets)}", flush=True)
+            if processes.number() == 0:
+                print(f"cross_validate: fold {fold} of {len(sets)}", flush=True)
             start_afresh(model, fresh)
             record = _train_fold(model, datasets, params, unfinished / f"fold-{fold}")
             name = f"fold {fold} reads"
@@ -99,7 +100,7 @@ def without_choice(params: Params) -> Params:
 def unfinished_folder(folds: Sequence[int], params: Params, features: Path) -> Path:
     """Where unfinished work of exactly this cross-validation lies."""
     files = [METADATA, features / "index.json", *model_files(params)]
-    decides = (params.model, params.encode, params.train, params.transcribe, list(folds))
+    decides = (params.model, params.encode, without_choice(params).train, params.transcribe, list(folds))
     return checkpoint_folder("cross_validate", fingerprint(*decides, files=files))
 
 

@@ -45,7 +45,7 @@ def judge(summary: dict[str, Any], confidence_level: float, min_pages: int) -> v
 
 
 def numbers_in_front(summary: dict[str, Any]) -> dict[str, Any] | None:
-    """The numbers of cross-validation where only it has an interval; else None."""
+    """The numbers of cross-validation where only it has enough pages for an interval; else None."""
     crossed: dict[str, Any] | None = summary.get("cross_validation")
     if crossed and summary["adapter"]["cer_low"] is None and crossed["adapter"]["cer_low"] is not None:
         return crossed

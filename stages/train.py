@@ -4,8 +4,8 @@ Reads   data/processed/metadata.json, data/features/, the base model (without it
         `train`, and of `transcribe` how lines are read for the CER curve. With the LoRA targets `vision` or `projector`
         also the pictures, the vision tower and the parameters `encode`: what is trained cannot come from a cache.
 Writes  models/adapter/ (PEFT layout), metrics/train.json, metrics/curves/{train_loss,val_loss,val_cer}.csv.
-Refuses a machine that cannot do it, samples that do not fit `max_tokens`, a batch larger than the training set, a loss
-        that is not a number.
+Refuses a machine that cannot do it, samples that do not fit `max_tokens` or `batch_tokens`, a batch larger than the
+        training set, a loss that is not a number.
 Alone   python -m stages.train
 
 Interrupted, it goes on from its last complete checkpoint and ends with the weights of an uninterrupted run. The
@@ -114,7 +114,7 @@ def prepare_datasets(params: Params) -> Datasets:
             cache,
             tokenizer,
             special,
-            params.train.max_tokens,
+            min(params.train.max_tokens, params.train.batch_tokens or params.train.max_tokens),
             with_copies=split == "train",
             pictures=pictures,
         )
@@ -172,7 +172,7 @@ def create_trainer(
     model: PeftModel, datasets: Datasets, params: Params, keep_best: KeepBest | None = None
 ) -> TokenWeightedTrainer:
     """Hugging Face's Trainer, its checkpoints in a folder that belongs to exactly this run."""
-    schedule = Schedule.of(len(datasets.train), params.train, params.runtime.checkpoint_steps)
+    schedule = Schedule.of(datasets.train.lengths(), params.train, params.runtime.checkpoint_steps)
     unfinished = checkpoint_folder(
         "train",
         fingerprint(
@@ -220,6 +220,7 @@ def create_trainer(
         callbacks=[MarkCompleteCheckpoints(), *([keep_best] if keep_best else [])],
     )
     trainer.read_cer = datasets.read_cer
+    trainer.batch_tokens = params.train.batch_tokens
     return trainer
 
 

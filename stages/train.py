@@ -4,8 +4,8 @@ Reads   data/processed/metadata.json, data/features/, the base model (without it
         `train`, and of `transcribe` how lines are read for the CER curve. With the LoRA targets `vision` or `projector`
         also the pictures, the vision tower and the parameters `encode`: what is trained cannot come from a cache.
 Writes  models/adapter/ (PEFT layout), metrics/train.json, metrics/curves/{train_loss,val_loss,val_cer}.csv.
-Refuses a machine that cannot do it, samples that do not fit `max_tokens`, a batch larger than the training set, a loss
-        that is not a number.
+Refuses a machine that cannot do it, samples that do not fit `max_tokens` or `batch_tokens`, a batch larger than the
+        training set, a loss that is not a number.
 Alone   python -m stages.train
 
 Interrupted, it goes on from its last complete checkpoint and ends with the weights of an uninterrupted run. The

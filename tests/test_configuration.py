@@ -10,13 +10,14 @@ import pytest
 
 from stages.lib.checks.configuration import ConfigurationFacts, ModelLimits, check_configuration
 from stages.lib.checks.findings import Finding
-from stages.lib.checks.lengths import Lengths
+from stages.lib.checks.lengths import Lengths, SampleLength
 from stages.lib.metadata import Sample
 from stages.lib.params import Params, read_params
 
 ROOT = Path(__file__).parent.parent
 LINE = Sample("00001", "a.jpg", "текст", "a.jpg", "p", "", 600, 60, "train", "")
-LENGTHS = Lengths(longest=900, sample=LINE, vision=700, labels=40, answer=60, prompt=710, aspect=5.0)
+LENGTHS = Lengths(each=(), longest=900, sample=LINE, vision=700, labels=40, answer=60, prompt=710, aspect=5.0)
+EACH = replace(LENGTHS, each=tuple(SampleLength(LINE, 900 if i < 10 else 300, 200, 40) for i in range(150)))
 LIMITS = ModelLimits(("base", "gundam"), 9, 8192, ("sdpa", "eager"), {"attention": 48, "experts": 22})
 
 
@@ -63,6 +64,7 @@ def test_the_demos_parameters_have_nothing_to_mend() -> None:
         ({"limits": replace(LIMITS, attention=("eager",))}, "CONF-013", "blocker"),
         ({"lengths": replace(LENGTHS, answer=400)}, "CONF-015", "warning"),
         ({"encode": {"mode": "small"}, "limits": replace(LIMITS, modes=("small",))}, "CONF-016", "warning"),
+        ({"train": {"batch_tokens": 899}, "lengths": EACH}, "CONF-017", "blocker"),
     ],
 )
 def test_each_fault_is_found(changes: dict[str, Any], code: str, level: str) -> None:
@@ -87,6 +89,16 @@ def test_arithmetic_is_shown() -> None:
     assert seen["CONF-003"] == "16 x 1 = 16 sequences a step, of 300"
     assert seen["CONF-004"] == "6 of 57 optimizer steps (11%)"
     assert "every 9 of 57 optimizer steps: 6 in all" in seen["CONF-006"]
+
+
+def test_steps_within_a_token_budget_are_told_beforehand() -> None:
+    case = facts(train={"batch_tokens": 1800}, encode={"copies": 0}, lengths=EACH)
+    seen = {finding.code: finding.seen for finding in check_configuration(case)}
+    assert seen["CONF-014"] == "29 an epoch x 3 epochs = 87"  # 10 / 2 batches of long lines, 140 / 6 of short ones
+    assert seen["CONF-003"] == "5.2 x 1 = 6 sequences a step, of 150"
+    assert seen["CONF-017"].endswith("29 batches an epoch")
+    unknown = replace(case, lengths=None, limits=None)
+    assert "CONF-014" not in {finding.code for finding in check_configuration(unknown)}
 
 
 def test_without_samples_or_model_the_rest_is_still_checked() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from stages.lib.checks.base_model import gather_model
-from stages.lib.checks.device_memory import check_memory, estimate_step
+from stages.lib.checks.device_memory import check_memory, estimate_step, worst_batches
 from stages.lib.checks.findings import Finding
-from stages.lib.checks.lengths import Lengths
+from stages.lib.checks.lengths import Lengths, SampleLength
 from stages.lib.metadata import Sample
 from stages.lib.model.memory import Memory
 from stages.lib.params import Params, read_params
@@ -67,6 +67,43 @@ def test_a_larger_batch_takes_more_with_and_without_the_vision_tower(model_folde
     _, model = gather_model(case)
     assert model is not None
     line = Sample("00001", "1.jpg", "мама", "1.jpg", "p", "", 300, 64, "train", "")
-    lengths = Lengths(longest=60, sample=line, vision=41, labels=10, answer=10, prompt=50, aspect=4.7)
+    lengths = Lengths(
+        each=(SampleLength(line, 60, 41, 10),),
+        longest=60,
+        sample=line,
+        vision=41,
+        labels=10,
+        answer=10,
+        prompt=50,
+        aspect=4.7,
+    )
     one, eight = (estimate_step(case, model, lengths, batch_size).total for batch_size in (1, 8))
     assert 0 < one < eight < 8 * one
+
+
+def test_within_a_token_budget_the_batch_of_short_sequences_counts_too() -> None:
+    line = Sample("00001", "1.jpg", "мама", "1.jpg", "p", "", 300, 64, "train", "")
+    long, short = SampleLength(line, 900, 860, 20), SampleLength(line, 110, 80, 15)
+    lengths = Lengths(
+        each=(long, short), longest=900, sample=line, vision=860, labels=20, answer=20, prompt=880, aspect=4.7
+    )
+    assert worst_batches(params(), lengths, 16) == [(long, 16)]
+    budget = params(train={"batch_tokens": 2000})
+    assert worst_batches(budget, lengths, 64) == [(long, 2), (short, 18)]
+    shared = budget.model_copy(update={"runtime": budget.runtime.model_copy(update={"processes": 4})})
+    assert worst_batches(shared, lengths, 64) == [(long, 1), (short, 5)]
+
+
+def test_a_token_budget_takes_less_than_as_many_sequences_of_any_length(model_folder: Path) -> None:
+    line = Sample("00001", "1.jpg", "мама", "1.jpg", "p", "", 300, 64, "train", "")
+    long, short = SampleLength(line, 200, 160, 30), SampleLength(line, 60, 41, 10)
+    lengths = Lengths(
+        each=(long, short), longest=200, sample=line, vision=160, labels=30, answer=30, prompt=170, aspect=4.7
+    )
+    totals = []
+    for budget in (None, 1600, 400):
+        case = params(model={"name_or_path": str(model_folder)}, train={"batch_tokens": budget})
+        _, model = gather_model(case)
+        assert model is not None
+        totals.append(estimate_step(case, model, lengths, 16).total)
+    assert totals[2] < totals[1] < totals[0]

@@ -43,6 +43,8 @@ def test_the_longest_sequence_is_that_of_the_training_set(
     assert lengths.labels == sum(label >= 0 for label in longest["labels"])
     assert lengths.answer == max(sum(label >= 0 for label in row["labels"]) for row in trained.rows)
     assert lengths.prompt == max(sum(label < 0 for label in row["labels"]) for row in trained.rows)
+    assert lengths.training(0) == trained.lengths()
+    assert sorted(lengths.training(2)) == sorted(3 * trained.lengths())
 
 
 def test_characters_of_several_tokens_are_counted(limit: SequenceLimit, samples: list[Sample]) -> None:

@@ -37,7 +37,9 @@ def facts(samples: list[Sample] | None = None, **changes: Any) -> SampleFacts:
         missing=[],
         in_bytes=Counter(),
         lost=(),
-        lengths=Lengths(longest=300, sample=TRAIN[0], vision=273, labels=20, answer=20, prompt=280, aspect=5.0),
+        lengths=Lengths(
+            each=(), longest=300, sample=TRAIN[0], vision=273, labels=20, answer=20, prompt=280, aspect=5.0
+        ),
         min_pages=2,
         folds=0,
         max_tokens=512,

@@ -15,7 +15,11 @@ from typing import Any
 
 import pytest
 import yaml
+from accelerate import skip_first_batches
+from conftest import edit_params
+from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
+from transformers import set_seed
 
 from stages import train
 from stages.lib.failures import Refusal
@@ -72,7 +76,12 @@ def adapter_and_metrics(workspace: Path) -> tuple[dict[str, Any], str]:
     ).read_text()
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(workspace: Path) -> None:
+@pytest.mark.parametrize(("batch_size", "batch_tokens", "checkpoint_steps"), [(1, None, 4), (2, 92, 3)])
+def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(
+    workspace: Path, batch_size: int, batch_tokens: int | None, checkpoint_steps: int
+) -> None:
+    edit_params(workspace, "train", batch_size=batch_size, batch_tokens=batch_tokens)
+    edit_params(workspace, "runtime", checkpoint_steps=checkpoint_steps)  # within an epoch of three or two batches
     whole = start(workspace)
     assert whole.wait() == 0, whole.stderr
     expected, expected_metrics = adapter_and_metrics(workspace)
@@ -160,6 +169,59 @@ def test_samples_that_do_not_fit_are_all_named(workspace: Path) -> None:
     params = params.model_copy(update={"train": params.train.model_copy(update={"max_tokens": 30})})
     with pytest.raises(Refusal, match=r"(?s)train.max_tokens.*1\.jpg.*2\.jpg.*3\.jpg"):
         datasets(params)
+
+
+def test_a_sample_longer_than_a_batch_may_be_is_named(workspace: Path) -> None:
+    lengths = train.prepare_datasets(read_params()).train.lengths()
+    edit_params(workspace, "train", batch_tokens=max(lengths))
+    assert train.prepare_datasets(read_params()).train.lengths() == lengths
+    edit_params(workspace, "train", batch_tokens=max(lengths) - 1)
+    with pytest.raises(Refusal, match=rf"train.batch_tokens.*\n  {lengths.index(max(lengths)) + 1}\.jpg"):
+        train.prepare_datasets(read_params())
+
+
+def test_accumulated_batches_of_a_token_budget_give_the_adapter_of_one_batch(workspace: Path) -> None:
+    edit_params(workspace, "train", lora_dropout=0.0, epochs=4.0, batch_size=3)
+    lengths = train.prepare_datasets(read_params()).train.lengths()
+    adapters, batches = [], []
+    for changes in ({}, {"batch_tokens": 2 * sorted(lengths)[1], "accumulation": 2}):
+        edit_params(workspace, "train", **changes)
+        params = read_params()
+        set_seed(params.train.seed)
+        datasets = train.prepare_datasets(params)
+        trainer = train.create_trainer(train.set_up_lora(params, train.set_up(params.runtime)), datasets, params)
+        batches.append(sorted(len(batch["image_ids"]) for batch in trainer.get_train_dataloader()))
+        trainer.train()
+        assert trainer.state.global_step == 4
+        adapters.append(get_peft_model_state_dict(trainer.model))
+    assert batches == [[3], [1, 2]]
+    assert all((adapters[0][name] - adapters[1][name]).abs().max() < 1e-4 for name in adapters[0])
+    assert any(weight.abs().max() > 1e-4 for name, weight in adapters[0].items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_resumed_epoch_has_the_batches_that_were_left_of_it(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, count: str
+) -> None:
+    params = read_params()
+    datasets = train.prepare_datasets(params)
+    trainer = train.create_trainer(train.set_up_lora(params, train.set_up(params.runtime)), datasets, params)
+    trainer.batch_tokens = 60  # three batches of one, so that the order is all there is
+    monkeypatch.setenv("WORLD_SIZE", count)
+
+    def names(loader: Any) -> list[list[str]]:
+        return [batch["image_ids"] for batch in loader]
+
+    loader: Any = trainer.get_train_dataloader()
+    epochs = []
+    for epoch in range(6):
+        loader.set_epoch(epoch)
+        epochs.append(names(loader))
+    assert len({str(epoch) for epoch in epochs}) > 1
+    for epoch in range(6):
+        rest = skip_first_batches(trainer.get_train_dataloader(), 1)
+        rest.batch_sampler.batch_sampler.set_epoch(epoch)  # as the Trainer does
+        assert names(rest) == epochs[epoch][1:]
 
 
 def test_the_metrics_hold_the_loss_against_guessing_and_against_shuffled_pictures(workspace: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 MEMORY_REMEDY = """What lowers the need, in params.yaml, the cheapest first:
   train.gradient_checkpointing: true   (slower by about a third)
-  train.batch_size: half, and train.accumulation: double   (the same result)
+  train.batch_size: half, and train.accumulation: double   (the same result); train.batch_tokens, where set: half
   transcribe.batch_size: half, when it was transcribing
   model.dtype: bfloat16   (half of float32's weights)
   encode.max_tiles or encode.mode   (fewer vision tokens)

@@ -105,6 +105,7 @@ class TrainParams(Group):
     lora_targets: list[Literal["attention", "mlp", "experts", "vision", "projector"]] = Field(min_length=1)
     epochs: float = Field(gt=0)
     batch_size: int = Field(ge=1)
+    batch_tokens: int | None = Field(ge=16, description="of a batch, padding included; batch_size is then its limit")
     accumulation: int = Field(ge=1, description="batches per optimizer step")
     learning_rate: float = Field(gt=0, lt=1)
     warmup_share: float = Field(ge=0, lt=1)

@@ -56,6 +56,7 @@ def fingerprint(*parts: Any, files: list[Path] | None = None) -> str:
 def checkpoint_folder(stage: str, print_of_inputs: str) -> Path:
     """Where a stage keeps unfinished work: outside its outputs, which DVC deletes, and keyed by the fingerprint.
 
-    Under `dvc exp run --temp` the stage runs in a copy; $DVC_ROOT is then the copy, outside DVC it is this folder.
+    Under `dvc exp run --temp` and in the queue the stage runs in a copy that is removed; DVC then sets $DVC_ROOT to the
+    repository that started it, so that the checkpoints outlive the copy. Outside DVC it is this folder.
     """
     return Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints" / stage / print_of_inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,20 +49,26 @@ class ConfigurationFacts:
 
     @property
     def schedule(self) -> Schedule:
-        return Schedule.of(self.views, self.params.train, self.params.runtime.checkpoint_steps)
+        """Without a token budget the number of views is enough, and every length as good as another."""
+        lengths = [1] * self.views
+        if self.params.train.batch_tokens is not None and self.lengths:
+            lengths = self.lengths.training(self.params.encode.copies)
+        return Schedule.of(lengths, self.params.train, self.params.runtime.checkpoint_steps)
 
 
 def check_configuration(facts: ConfigurationFacts) -> list[Finding]:
-    """Findings CONF-002 to CONF-016."""
+    """Findings CONF-002 to CONF-017."""
     checks = [_dtype]
     if facts.lines:
-        checks += [_batch, _effective_batch, _warmup, _checkpoints, _evaluations, _steps]
+        checks += [_batch]
+    if facts.lines and (facts.lengths or facts.params.train.batch_tokens is None):
+        checks += [_effective_batch, _warmup, _checkpoints, _evaluations, _steps]
     if facts.limits:
         checks += [_mode, _tiles, _targets, _attention]
     if facts.lengths and facts.limits:
         checks += [_positions]
     if facts.lengths:
-        checks += [_predictions, _shape]
+        checks += [_budget, _predictions, _shape]
     return [finding for check in checks for finding in check(facts)]
 
 
@@ -76,9 +83,12 @@ def _batch(facts: ConfigurationFacts) -> Iterator[Finding]:
 
 
 def _effective_batch(facts: ConfigurationFacts) -> Iterator[Finding]:
-    train, views = facts.params.train, facts.views
+    train, views, batches = facts.params.train, facts.views, facts.schedule.batches
     wanted = train.batch_size * train.accumulation
     seen = f"{train.batch_size} x {train.accumulation} = {wanted} sequences a step"
+    if train.batch_tokens is not None:
+        wanted = math.ceil(views / batches * train.accumulation)
+        seen = f"{views / batches:.1f} x {train.accumulation} = {wanted} sequences a step"
     if wanted > views:
         yield warning(
             "CONF-003",
@@ -218,6 +228,18 @@ def _positions(facts: ConfigurationFacts) -> Iterator[Finding]:
         yield warning("CONF-011", seen, f"set transcribe.max_new_tokens to at most {limit - facts.lengths.prompt}")
     else:
         yield ready("CONF-011", f"the model's limit is {limit} tokens; train.max_tokens {train.max_tokens}")
+
+
+def _budget(facts: ConfigurationFacts) -> Iterator[Finding]:
+    assert facts.lengths
+    budget, longest = facts.params.train.batch_tokens, facts.lengths.longest
+    if budget is None:
+        return
+    seen = f"train.batch_tokens is {budget}, the longest sequence has {longest} tokens"
+    if longest > budget:
+        yield blocker("CONF-017", seen, f"set train.batch_tokens to {longest} or more, or train.max_tokens to {budget}")
+    else:
+        yield ready("CONF-017", f"{seen}; {facts.schedule.batches} batches an epoch")
 
 
 def _predictions(facts: ConfigurationFacts) -> Iterator[Finding]:

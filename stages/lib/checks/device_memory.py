@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from PIL import Image
 
 from stages.lib.checks.base_model import FoundModel
 from stages.lib.checks.findings import Finding, blocker, gigabytes, ready, warning
-from stages.lib.checks.lengths import Lengths
+from stages.lib.checks.lengths import Lengths, SampleLength
 from stages.lib.checks.machine import EnvironmentFacts
 from stages.lib.model.adapter import needs_pictures
 from stages.lib.model.memory import Load, Memory, estimate_training, estimate_transcription
 from stages.lib.params import Params
 from stages.lib.runtime import DTYPES
-from stages.lib.vision.views import make_views
+from stages.lib.training.batches import sequences_within
+from stages.lib.vision.views import Views, make_views
 
 CUDA_BYTES = 600_000_000  # of a card, for CUDA's own libraries
 TIGHT = 0.9  # of the device's memory
@@ -28,7 +30,10 @@ def inspect_memory(
     batch_size: int,
     machine: EnvironmentFacts,
 ) -> list[Finding]:
-    """Findings MODEL-005 of the largest training batch and of reading; adapter_weights: their number."""
+    """Findings MODEL-005 of the largest training batch and of reading.
+
+    adapter_weights: their number; batch_size: the most sequences of a batch, all processes together.
+    """
     dtype = DTYPES[params.model.dtype]
     training = estimate_step(params, model, lengths, batch_size)
     reading = estimate_transcription(
@@ -46,14 +51,41 @@ def inspect_memory(
 
 
 def estimate_step(params: Params, model: FoundModel, lengths: Lengths, batch_size: int) -> Memory:
-    """Peak of the worst training step: a batch of nothing but the longest sequence."""
-    views = None
-    if needs_pictures(params.train.lora_targets):
-        blank = Image.new("RGB", (lengths.sample.width, lengths.sample.height))
-        views = make_views(blank, params.encode.mode, model.sizes, params.encode.max_tiles)
-    load = Load(batch_size, lengths.longest, lengths.vision, lengths.labels, views)
+    """Peak of the worst training step of one process: a batch of nothing but the longest sequence.
+
+    Within `batch_tokens` also one of nothing but the sequence of which a batch has the most labels.
+    """
     dtype = DTYPES[params.model.dtype]
-    return estimate_training(model.config, params.train, dtype, params.model.attn_implementation, load)
+    loads = [
+        Load(size, length.tokens, length.vision, length.labels, _views(params, model, length))
+        for length, size in worst_batches(params, lengths, batch_size)
+    ]
+    estimates = (
+        estimate_training(model.config, params.train, dtype, params.model.attn_implementation, load) for load in loads
+    )
+    return max(estimates, key=lambda memory: memory.total)
+
+
+def worst_batches(params: Params, lengths: Lengths, batch_size: int) -> list[tuple[SampleLength, int]]:
+    """(sequence, how many of it one process has at once) of the batches that may take the most memory."""
+
+    def sequences(length: SampleLength) -> int:
+        return math.ceil(
+            sequences_within(length.tokens, batch_size, params.train.batch_tokens) / params.runtime.processes
+        )
+
+    worst = [SampleLength(lengths.sample, lengths.longest, lengths.vision, lengths.labels)]
+    if params.train.batch_tokens is not None:
+        worst.append(max(lengths.each, key=lambda length: sequences(length) * length.tokens))
+        worst.append(max(lengths.each, key=lambda length: sequences(length) * length.labels))
+    return list({(w.tokens, w.vision, w.labels): (w, sequences(w)) for w in worst}.values())
+
+
+def _views(params: Params, model: FoundModel, length: SampleLength) -> Views | None:
+    if not needs_pictures(params.train.lora_targets):
+        return None
+    blank = Image.new("RGB", (length.sample.width, length.sample.height))
+    return make_views(blank, params.encode.mode, model.sizes, params.encode.max_tiles)
 
 
 def check_memory(
@@ -86,7 +118,9 @@ def _what_lowers_memory(params: Params) -> Iterator[str]:
     """The cheapest first."""
     if not params.train.gradient_checkpointing:
         yield "set train.gradient_checkpointing to true"
-    if params.train.batch_size > 1:
+    if params.train.batch_tokens is not None:
+        yield "halve train.batch_tokens and double train.accumulation"
+    elif params.train.batch_size > 1:
         yield "halve train.batch_size and double train.accumulation"
     if params.model.dtype == "float32":
         yield "set model.dtype to bfloat16"

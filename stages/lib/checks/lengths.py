@@ -14,14 +14,25 @@ NO_LIMIT = 10**9
 
 
 @dataclass(frozen=True)
+class SampleLength:
+    """Tokens of one sample, and how many of them are vision tokens, and text with eos."""
+
+    sample: Sample
+    tokens: int
+    vision: int
+    labels: int
+
+
+@dataclass(frozen=True)
 class Lengths:
     """Tokens of the samples.
 
-    longest: of the longest sequence, which is that of `sample`; vision, labels: how many of them are vision tokens,
-    and text with eos; answer: tokens of the longest text; prompt: of the longest vision and prompt part; aspect:
-    median width / height of the pictures.
+    each: of every one; longest: of the longest sequence, which is that of `sample`; vision, labels: how many of them
+    are vision tokens, and text with eos; answer: tokens of the longest text; prompt: of the longest vision and prompt
+    part; aspect: median width / height of the pictures.
     """
 
+    each: tuple[SampleLength, ...]
     longest: int
     sample: Sample
     vision: int
@@ -30,24 +41,28 @@ class Lengths:
     prompt: int
     aspect: float
 
+    def training(self, copies: int) -> list[int]:
+        """Tokens of every training view; a copy counts as its picture, whose size it has within some per cent."""
+        return [length.tokens for length in self.each if length.sample.split == "train" for _ in range(1 + copies)]
+
 
 def measure_lengths(samples: Sequence[Sample], limit: SequenceLimit) -> Lengths:
     """Tokens of every sample, from its text and its size in pixels; no picture is opened."""
-    measured = []
+    each = []
     for sample in samples:
         vision = limit.count_vision_tokens(sample.width, sample.height)
         ids, targets = build_training_ids(limit.tokenizer, limit.special, vision, sample.text, NO_LIMIT)
-        measured.append((len(ids), vision, sum(target != IGNORED_LABEL for target in targets)))
-    place = measured.index(max(measured))
-    longest, vision, labels = measured[place]
+        each.append(SampleLength(sample, len(ids), vision, sum(target != IGNORED_LABEL for target in targets)))
+    longest = max(each, key=lambda length: (length.tokens, length.vision, length.labels))
     aspects = sorted(sample.width / sample.height for sample in samples)
     return Lengths(
-        longest=longest,
-        sample=samples[place],
-        vision=vision,
-        labels=labels,
-        answer=max(text for *_, text in measured),
-        prompt=max(total - text for total, _, text in measured),
+        each=tuple(each),
+        longest=longest.tokens,
+        sample=longest.sample,
+        vision=longest.vision,
+        labels=longest.labels,
+        answer=max(length.labels for length in each),
+        prompt=max(length.tokens - length.labels for length in each),
         aspect=aspects[len(aspects) // 2],
     )
 

@@ -173,6 +173,7 @@ def _create_trainer(
         report_to=[],
     )
     trainer = TokenWeightedTrainer(model=model, args=arguments, train_dataset=lines, data_collator=collator)
+    trainer.batch_tokens = params.train.batch_tokens
     trainer.add_callback(StopWhenLearned(trainer, lines))
     return trainer
 

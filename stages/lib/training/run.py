@@ -70,7 +70,7 @@ def prepare_datasets(params: Params, samples: Sequence[Sample], cache: FeatureCa
             cache,
             tokenizer,
             special,
-            params.train.max_tokens,
+            min(params.train.max_tokens, params.train.batch_tokens or params.train.max_tokens),
             with_copies=split == "train",
             pictures=pictures,
         )
@@ -128,7 +128,7 @@ def create_trainer(
     model: PeftModel, datasets: Datasets, params: Params, unfinished: Path, keep_best: KeepBest | None = None
 ) -> TokenWeightedTrainer:
     """Hugging Face's Trainer, its checkpoints in `unfinished`, a folder that belongs to exactly this run."""
-    schedule = Schedule.of(len(datasets.train), params.train, params.runtime.checkpoint_steps)
+    schedule = Schedule.of(datasets.train.lengths(), params.train, params.runtime.checkpoint_steps)
     arguments = TrainingArguments(
         output_dir=str(unfinished),
         max_steps=schedule.steps,
@@ -166,6 +166,7 @@ def create_trainer(
         callbacks=[MarkCompleteCheckpoints(), *([keep_best] if keep_best else [])],
     )
     trainer.read_cer = datasets.read_cer
+    trainer.batch_tokens = params.train.batch_tokens
     return trainer
 
 

@@ -6,18 +6,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stages.lib.params import TrainParams
+from stages.lib.training.batches import count_batches
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Counted in optimizer steps, except `views` (pictures and their augmented copies in the training set) and
-    `views_per_step` (sequences that one optimizer step sees at most)."""
+    """Counted in optimizer steps, except `batches` (of an epoch)."""
 
-    views: int
-    views_per_step: int
+    batches: int
     steps_per_epoch: int
     steps: int
     warmup_steps: int
@@ -25,15 +25,17 @@ class Schedule:
     checkpoint_interval: int
 
     @classmethod
-    def of(cls, views: int, params: TrainParams, checkpoint_steps: int) -> Schedule:
-        """The schedule of `views` training views; at least one step. The last batches of an epoch may be smaller."""
-        batches = math.ceil(views / params.batch_size)
+    def of(cls, lengths: Sequence[int], params: TrainParams, checkpoint_steps: int) -> Schedule:
+        """The schedule of a training set, from the tokens of every view (pictures and their augmented copies).
+
+        At least one step; the last one of an epoch may be smaller. Lengths count only with `batch_tokens`.
+        """
+        batches = count_batches(lengths, params.batch_size, params.batch_tokens)
         steps_per_epoch = math.ceil(batches / params.accumulation)
         steps = max(1, math.ceil(steps_per_epoch * params.epochs))
         warmup = round(steps * params.warmup_share) if params.warmup_steps is None else params.warmup_steps
         return cls(
-            views=views,
-            views_per_step=min(views, params.batch_size * params.accumulation),
+            batches=batches,
             steps_per_epoch=steps_per_epoch,
             steps=steps,
             warmup_steps=warmup,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from tokenizers import Tokenizer
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -19,7 +20,7 @@ from stages.lib.files import write_text
 from stages.lib.metadata import Sample
 from stages.lib.model.adapter import load_adapter_weights
 from stages.lib.model.sequence import IGNORED_LABEL, SequenceTooLong, SpecialTokens, build_training_ids
-from stages.lib.training.batches import LengthBuckets
+from stages.lib.training.batches import LengthBuckets, cut_in_order
 from stages.lib.vision.features import FeatureCache
 from stages.lib.vision.pictures import Pictures
 
@@ -59,15 +60,18 @@ class CachedSamples(Dataset[dict[str, Any]]):
                 self.rows.append({"image_id": sample.image_id, "key": key, "input_ids": ids, "labels": labels})
         if too_long:
             raise Refusal(
-                "these samples do not fit train.max_tokens; raise it, shorten the texts or use an encode.mode with "
-                "fewer vision tokens:\n  " + "\n  ".join(too_long)
+                "these samples do not fit train.max_tokens or, where it is set, train.batch_tokens; raise it, shorten "
+                "the texts or use an encode.mode with fewer vision tokens:\n  " + "\n  ".join(too_long)
             )
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
+        """A sample; behind the end the same once more, without labels (see LengthBuckets)."""
+        row = self.rows[index % len(self.rows)]
+        if index >= len(self.rows):
+            row = {**row, "labels": [IGNORED_LABEL] * len(row["labels"])}
         if self.pictures is not None:
             return {**row, "views": self.pictures.views(row["key"])}
         return {**row, "vision_tokens": self.cache.tokens(row["key"])}
@@ -99,7 +103,8 @@ def label_logits_loss(model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[t
     Over a vocabulary of 129,280 the logits of the image and prompt positions would cost more than all activations.
     """
     labels = inputs["labels"]
-    first = int((labels != IGNORED_LABEL).any(dim=0).nonzero()[0])
+    labelled = (labels != IGNORED_LABEL).any(dim=0).nonzero()
+    first = int(labelled[0]) if len(labelled) else labels.shape[1] - 1  # none: this process has no part in the batch
     before = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device)  # each predicts the next id
     arguments = {name: value for name, value in inputs.items() if name not in ("labels", "image_ids")}
     logits = model(**arguments, logits_to_keep=before, use_cache=False).logits
@@ -132,6 +137,7 @@ class TokenWeightedTrainer(Trainer):
 
     model: Any
     read_cer: Callable[[Any], float] | None = None  # model -> CER on validation lines, for the curve
+    batch_tokens: int | None = None  # the most tokens of a batch, all processes together
     model_accepts_loss_kwargs = True  # the Trainer then counts the labels of a whole accumulated step
 
     def compute_loss(
@@ -153,10 +159,16 @@ class TokenWeightedTrainer(Trainer):
             )
         return (loss, {}) if return_outputs else loss
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
-        samples: Any = self.train_dataset if train_dataset is None else train_dataset
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches of like length. They are shared out already: for accelerate this is the only process."""
+        samples: Any = self.train_dataset
         batch_size = self.args.train_batch_size * processes.count()
-        return LengthBuckets(samples.lengths(), batch_size, int(self.args.data_seed or 0))
+        batches = LengthBuckets(samples.lengths(), batch_size, int(self.args.data_seed or 0), self.batch_tokens)
+        loader = DataLoader(samples, batch_sampler=batches, collate_fn=self.data_collator)
+        ready: DataLoader[Any] = prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
+        )
+        return ready
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_adapter_weights(self.model if model is None else model, Path(resume_from_checkpoint))
@@ -176,8 +188,10 @@ class TokenWeightedTrainer(Trainer):
         model: Any = self.model
         model.eval()
         total = count = 0.0
-        own = Subset(dataset, processes.share(range(len(dataset))))
-        for batch in DataLoader(own, self.args.per_device_eval_batch_size, collate_fn=self.data_collator):
+        own = processes.share(range(len(dataset)))
+        lengths = dataset.lengths()
+        batches = cut_in_order([lengths[i] for i in own], self.args.per_device_eval_batch_size, self.batch_tokens)
+        for batch in DataLoader(Subset(dataset, own), batch_sampler=batches, collate_fn=self.data_collator):
             loss, labels = label_logits_loss(model, self._prepare_inputs(batch))
             total, count = total + float(loss), count + float(labels)
         model.train()

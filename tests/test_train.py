@@ -26,7 +26,7 @@ from stages.lib.failures import Refusal
 from stages.lib.metadata import Sample, read_metadata
 from stages.lib.params import Params, read_params
 from stages.lib.training.run import Datasets, create_keep_best, prepare_datasets
-from stages.lib.training.trainer import COMPLETE, last_complete_checkpoint
+from stages.lib.training.trainer import COMPLETE, TokenWeightedTrainer, last_complete_checkpoint
 from stages.lib.vision.features import FeatureCache
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +53,12 @@ def workspace(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     return tmp_path
+
+
+def fresh_trainer(params: Params) -> TokenWeightedTrainer:
+    """As the stage makes it."""
+    model = train.set_up_lora(params, train.set_up(params.runtime))
+    return train.create_trainer(model, datasets(params), params, train.unfinished_folder(params))
 
 
 def start(workspace: Path) -> subprocess.Popen[bytes]:
@@ -172,24 +178,23 @@ def test_samples_that_do_not_fit_are_all_named(workspace: Path) -> None:
 
 
 def test_a_sample_longer_than_a_batch_may_be_is_named(workspace: Path) -> None:
-    lengths = train.prepare_datasets(read_params()).train.lengths()
+    lengths = datasets(read_params()).train.lengths()
     edit_params(workspace, "train", batch_tokens=max(lengths))
-    assert train.prepare_datasets(read_params()).train.lengths() == lengths
+    assert datasets(read_params()).train.lengths() == lengths
     edit_params(workspace, "train", batch_tokens=max(lengths) - 1)
     with pytest.raises(Refusal, match=rf"train.batch_tokens.*\n  {lengths.index(max(lengths)) + 1}\.jpg"):
-        train.prepare_datasets(read_params())
+        datasets(read_params())
 
 
 def test_accumulated_batches_of_a_token_budget_give_the_adapter_of_one_batch(workspace: Path) -> None:
     edit_params(workspace, "train", lora_dropout=0.0, epochs=4.0, batch_size=3)
-    lengths = train.prepare_datasets(read_params()).train.lengths()
+    lengths = datasets(read_params()).train.lengths()
     adapters, batches = [], []
     for changes in ({}, {"batch_tokens": 2 * sorted(lengths)[1], "accumulation": 2}):
         edit_params(workspace, "train", **changes)
         params = read_params()
         set_seed(params.train.seed)
-        datasets = train.prepare_datasets(params)
-        trainer = train.create_trainer(train.set_up_lora(params, train.set_up(params.runtime)), datasets, params)
+        trainer = fresh_trainer(params)
         batches.append(sorted(len(batch["image_ids"]) for batch in trainer.get_train_dataloader()))
         trainer.train()
         assert trainer.state.global_step == 4
@@ -204,8 +209,7 @@ def test_a_resumed_epoch_has_the_batches_that_were_left_of_it(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, count: str
 ) -> None:
     params = read_params()
-    datasets = train.prepare_datasets(params)
-    trainer = train.create_trainer(train.set_up_lora(params, train.set_up(params.runtime)), datasets, params)
+    trainer = fresh_trainer(params)
     trainer.batch_tokens = 60  # three batches of one, so that the order is all there is
     monkeypatch.setenv("WORLD_SIZE", count)
 

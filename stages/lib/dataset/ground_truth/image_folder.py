@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from stages.lib.dataset.ground_truth.annotations import read_table
-from stages.lib.dataset.ground_truth.json_lines import RowError, read_plain_row, read_rows
-from stages.lib.dataset.ground_truth.records import File, Format, Reading, Record, Rejection, beside
-from stages.lib.text import clean_transcription
+from stages.lib.dataset.ground_truth.json_lines import read_plain_row, read_records
+from stages.lib.dataset.ground_truth.records import File, Format, Reading, beside
 
 NAMES = ("metadata.csv", "metadata.jsonl")
 
@@ -26,7 +24,7 @@ def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
     readings = []
     for source, path in own:
         is_table = path.name.casefold() == NAMES[0]
-        reading = read_table(path, encoding) if is_table else _read_json_lines(path, encoding)
+        reading = read_table(path, encoding) if is_table else read_records(path, encoding, read_plain_row)
         records = [
             replace(record, row=f"{source}:{record.row}", filename=beside(source, record.filename))
             for record in reading.records
@@ -41,21 +39,6 @@ def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
         [rejection for reading in readings for rejection in reading.rejections],
         [note for reading in readings for note in reading.notes],
     )
-
-
-def _read_json_lines(path: Path, encoding: str) -> Reading:
-    records: list[Record] = []
-    rejections: list[Rejection] = []
-    for number, row, problem in read_rows(path, encoding):
-        try:
-            if row is None:
-                raise RowError(problem)
-            values = {role: clean_transcription(value) for role, value in read_plain_row(row).items()}
-        except RowError as error:
-            rejections.append(Rejection("", number, f"broken row: {error}"))
-        else:
-            records.append(Record(number, values["filename"], values["text"], values["page"], values["hand"]))
-    return Reading(len(records) + len(rejections), records, rejections)
 
 
 FORMAT = Format(

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,22 @@ def read_rows(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any] |
             yield number, row, ""
         else:
             yield number, None, f"a JSON object is expected, this is {type(row).__name__}"
+
+
+def read_records(path: Path, encoding: str, read_row: Callable[[dict[str, Any]], dict[str, str]]) -> Reading:
+    """The rows of a file as records, their file names as they are written; `read_row` may raise RowError."""
+    records: list[Record] = []
+    rejections: list[Rejection] = []
+    for number, row, problem in read_rows(path, encoding):
+        try:
+            if row is None:
+                raise RowError(problem)
+            values = {role: clean_transcription(value) for role, value in read_row(row).items()}
+        except RowError as error:
+            rejections.append(Rejection("", number, f"broken row: {error}"))
+        else:
+            records.append(Record(number, values["filename"], values["text"], values["page"], values["hand"]))
+    return Reading(len(records) + len(rejections), records, rejections)
 
 
 def read_plain_row(row: dict[str, Any]) -> dict[str, str]:
@@ -148,20 +165,13 @@ def _find(files: Sequence[File]) -> list[File]:
 
 def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
     ((source, path),) = own
-    records: list[Record] = []
-    rejections: list[Rejection] = []
-    for number, row, problem in read_rows(path, encoding):
-        try:
-            if row is None:
-                raise RowError(problem)
-            values = {role: clean_transcription(value) for role, value in _read_row(row).items()}
-        except RowError as error:
-            rejections.append(Rejection("", number, f"broken row: {error}"))
-            continue
-        written, text, page, hand = values["filename"], values["text"], values["page"], values["hand"]
-        # Chats are written where a training script runs; their paths may count from there.
-        records.append(Record(number, beside(source, written), text, page, hand, elsewhere=(written,)))
-    return Reading(len(records) + len(rejections), records, rejections)
+    reading = read_records(path, encoding, _read_row)
+    # Chats are written where a training script runs; their paths may count from there.
+    records = [
+        replace(record, filename=beside(source, record.filename), elsewhere=(record.filename,))
+        for record in reading.records
+    ]
+    return replace(reading, records=records)
 
 
 FORMAT = Format("JSON lines", _find, _read, single=True, without="no line of the JSON lines names it")

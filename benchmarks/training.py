@@ -9,8 +9,8 @@ logits of all positions, random order. Ours: every picture once through the visi
 it is used.
 
 Prints samples and tokens per second, peak memory (of the card; without one of the process beyond the imported
-libraries), the share of the measured
-limit of matrix products, and the ratios; `--json` writes the same. Absolute figures belong to the machine and its load.
+libraries), the share of the measured limit of matrix products, the share of the time that is spent waiting for the next
+batch, and the ratios; `--json` writes the same. Absolute figures belong to the machine and its load.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
     parser.add_argument("--targets", default="attention,mlp")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument(
+        "--batch-tokens", type=int, help="of ours: train.batch_tokens, --batch being the most sequences"
+    )
     parser.add_argument("--lines", type=int, default=64)
     parser.add_argument("--height", type=int, default=64, help="of the drawn lines in px")
     parser.add_argument("--json", type=Path)
@@ -96,6 +99,7 @@ def prepare_workspace(folder: Path, arguments: argparse.Namespace) -> None:
     content["model"] |= {"name_or_path": model.as_posix(), "revision": None, "dtype": arguments.dtype}
     content["encode"] |= {"mode": arguments.mode, "copies": 0}
     content["train"] |= {"lora_targets": arguments.targets.split(","), "batch_size": arguments.batch, "accumulation": 1}
+    content["train"] |= {"batch_tokens": arguments.batch_tokens}
     content["train"] |= {"epochs": float(EPOCHS), "evaluations": 1, "cer_lines": 0, "gradient_checkpointing": False}
     (folder / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     texts = [row.partition("\t")[2].strip() for row in TEXTS.read_text(encoding="utf-8").splitlines()[1:]]
@@ -130,11 +134,26 @@ def run_way(way: str, folder: Path) -> dict[str, Any]:
 
 
 class SecondEpoch(TrainerCallback):
-    """Counts the operations of the first step and times the second epoch, the device waited for at both ends."""
+    """Counts the operations of the first step and times the second epoch, the device waited for at both ends.
+
+    `waited` are the seconds of that epoch in which the Trainer waited for its next batches.
+    """
 
     def __init__(self) -> None:
         self.counter = FlopCounterMode(display=False)
-        self.seconds = self.first_step_flops = 0.0
+        self.seconds = self.waited = self.first_step_flops = 0.0
+
+    def watch(self, trainer: Trainer) -> None:
+        """Time what fetches the batches of a step."""
+        fetch = trainer.get_batch_samples
+
+        def timed(*arguments: Any) -> Any:
+            started = time.perf_counter()
+            batches = fetch(*arguments)
+            self.waited += time.perf_counter() - started
+            return batches
+
+        trainer.get_batch_samples = timed  # type: ignore[method-assign, assignment]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 0:
@@ -147,7 +166,7 @@ class SecondEpoch(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         wait()
-        self.started = time.perf_counter()
+        self.started, self.waited = time.perf_counter(), 0.0
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         wait()
@@ -247,15 +266,17 @@ def measure(trainer: Trainer, samples: int, tokens: int, params: Params, before_
     trainer.args.eval_strategy = trainer.args.save_strategy = "no"
     trainer.args.logging_strategy = "no"
     timer = SecondEpoch()
+    timer.watch(trainer)
     trainer.add_callback(timer)
     trainer.train()
     peak = peak_mb() - before_mb
-    steps = -(-samples // params.train.batch_size)
+    steps = len(trainer.get_train_dataloader())
     limit = matrix_product_limit(DTYPES[params.model.dtype], trainer.args.device)
     return {
         "samples_per_second": samples / timer.seconds,
         "tokens_per_second": tokens / timer.seconds,
         "epoch_seconds": timer.seconds,
+        "share_waited_for_data": timer.waited / timer.seconds,
         "peak_mb": peak,
         # The first step of ours holds the longest sample, so that the share is at most this.
         "share_of_matrix_product_limit": timer.first_step_flops * steps / timer.seconds / limit,
@@ -297,6 +318,7 @@ def matrix_product_limit(dtype: torch.dtype, device: torch.device) -> float:
 def table(report: dict[str, Any]) -> str:
     """The report for people."""
     names = ["samples_per_second", "tokens_per_second", "peak_mb", "share_of_matrix_product_limit", "epoch_seconds"]
+    names.append("share_waited_for_data")
     lines = [f"{'':32}{'usual':>12}{'ours':>12}"]
     lines += [f"{name:32}{report['usual'][name]:12.3f}{report['ours'][name]:12.3f}" for name in names]
     lines += [f"{name:32}{'':12}{report['ours'][name]:12.3f}" for name in ("encode_seconds", "encode_peak_mb")]

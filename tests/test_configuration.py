@@ -97,6 +97,7 @@ def test_steps_within_a_token_budget_are_told_beforehand() -> None:
     assert seen["CONF-014"] == "29 an epoch x 3 epochs = 87"  # 10 / 2 batches of long lines, 140 / 6 of short ones
     assert seen["CONF-003"] == "5.2 x 1 = 6 sequences a step, of 150"
     assert seen["CONF-017"].endswith("29 batches an epoch")
+    assert "CONF-002" not in found(replace(case, params=params(train={"batch_tokens": 1800, "batch_size": 2000})))
     unknown = replace(case, lengths=None, limits=None)
     assert "CONF-014" not in {finding.code for finding in check_configuration(unknown)}
 

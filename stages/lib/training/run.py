@@ -81,7 +81,7 @@ def prepare_datasets(params: Params, samples: Sequence[Sample], cache: FeatureCa
             f"train.batch_size is {params.train.batch_size}, which {processes.count()} processes cannot share evenly; "
             "set it to a multiple of runtime.processes"
         )
-    if params.train.batch_size > len(sets["train"]):
+    if params.train.batch_size > len(sets["train"]) and params.train.batch_tokens is None:
         raise Refusal(
             f"train.batch_size is {params.train.batch_size}, but there are only {len(sets['train'])} training views; "
             f"set it to at most {len(sets['train'])}"

@@ -23,7 +23,7 @@ from stages.lib.metadata import METADATA, Sample, read_metadata
 from stages.lib.model.loading import find_model, load_base_model
 from stages.lib.params import Params, read_params
 from stages.lib.processes import start_processes
-from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
+from stages.lib.runtime import DTYPES, alone_in, checkpoint_folder, fingerprint, set_up
 from stages.lib.vision.features import FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 from stages.lib.vision.pictures import Pictures
 from stages.lib.vision.probes import probe_pictures
@@ -48,31 +48,32 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
         "encode",
         fingerprint(params.model, params.encode, [s.sha256 for s in samples], files=[folder / "config.json", METADATA]),
     )
-    parts = [unfinished / f"part-{i}" for i in range(processes.count())]
-    writer = FeatureWriter(parts[processes.number()], params.runtime.shard_mb)
-    keys = [key for sample in samples for key in feature_keys(sample, params.encode.copies)]
-    probes = probe_pictures(samples)
-    own = processes.share([*keys, *probes])
-    remaining = [key for key in own if key not in writer]
-    if len(remaining) < len(own):
-        print(f"encode: goes on behind {len(own) - len(remaining)} pictures that are encoded already")
-    model = load_base_model(
-        params.model.name_or_path,
-        params.model.revision,
-        dtype=DTYPES[params.model.dtype],
-        device=device,
-        attn_implementation=params.model.attn_implementation,
-        decoder=False,
-    )
-    for key in tqdm(remaining, desc="encode", unit="picture", disable=None):
-        views = vision.views(probes[key]) if key in probes else pictures.views(key)
-        writer.add(key, compute_vision_tokens(model, views))
-    writer.flush()
-    tokens = sum(processes.gather(sum(entry["tokens"] for entry in writer.images.values())))
-    if processes.number() == 0:
-        origin = {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": params.encode.copies}
-        finish_cache(parts, features, origin)
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with alone_in(unfinished):
+        parts = [unfinished / f"part-{i}" for i in range(processes.count())]
+        writer = FeatureWriter(parts[processes.number()], params.runtime.shard_mb)
+        keys = [key for sample in samples for key in feature_keys(sample, params.encode.copies)]
+        probes = probe_pictures(samples)
+        own = processes.share([*keys, *probes])
+        remaining = [key for key in own if key not in writer]
+        if len(remaining) < len(own):
+            print(f"encode: goes on behind {len(own) - len(remaining)} pictures that are encoded already")
+        model = load_base_model(
+            params.model.name_or_path,
+            params.model.revision,
+            dtype=DTYPES[params.model.dtype],
+            device=device,
+            attn_implementation=params.model.attn_implementation,
+            decoder=False,
+        )
+        for key in tqdm(remaining, desc="encode", unit="picture", disable=None):
+            views = vision.views(probes[key]) if key in probes else pictures.views(key)
+            writer.add(key, compute_vision_tokens(model, views))
+        writer.flush()
+        tokens = sum(processes.gather(sum(entry["tokens"] for entry in writer.images.values())))
+        if processes.number() == 0:
+            origin = {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": params.encode.copies}
+            finish_cache(parts, features, origin)
+            shutil.rmtree(unfinished, ignore_errors=True)
     return (
         f"encode: read {len(samples)} pictures; wrote {tokens:,} vision tokens of {len(keys)} views "
         f"({params.encode.copies} augmented copies per training picture) and {len(probes)} probe pictures to "

@@ -37,7 +37,7 @@ from stages.lib.model.loading import find_model, load_base_model, read_tokenizer
 from stages.lib.model.sequence import CachedVisionCollator
 from stages.lib.params import Params, read_params
 from stages.lib.processes import start_processes
-from stages.lib.runtime import DTYPES, checkpoint_folder, fingerprint, set_up
+from stages.lib.runtime import DTYPES, alone_in, checkpoint_folder, fingerprint, set_up
 from stages.lib.training.outcome import measure, model_card, write_curves
 from stages.lib.training.schedule import Schedule
 from stages.lib.training.selection import MIN_LINES_FOR_CER, KeepBest, make_cer_reader
@@ -80,12 +80,14 @@ def main() -> None:
     keep_best = create_keep_best(datasets, params)
     trainer = create_trainer(model, datasets, params, keep_best)
     before = trainer.mean_loss(datasets.val)
-    train(trainer, keep_best)
-    selected = select(trainer, keep_best)
-    metrics = {**measure(trainer, datasets.train, datasets.val, datasets.vocabulary, before), "selected_step": selected}
-    if processes.number():
-        return
-    save(trainer, metrics, params)
+    with alone_in(Path(str(trainer.args.output_dir))):
+        train(trainer, keep_best)
+        selected = select(trainer, keep_best)
+        metrics = measure(trainer, datasets.train, datasets.val, datasets.vocabulary, before)
+        metrics["selected_step"] = selected
+        if processes.number():
+            return
+        save(trainer, metrics, params)
     print(
         f"train: read {len(datasets.train)} training views of {metrics['train_lines']} lines and {len(datasets.val)} "
         f"validation lines; {metrics['optimizer_steps']} steps; loss on validation {before:.3f} -> "

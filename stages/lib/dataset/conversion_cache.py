@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -95,16 +96,23 @@ class ConversionCache:
         return self.folder / f"{key}.jpg"
 
 
-def open_cache(limits: ImageLimits) -> ConversionCache:
-    """The cache that belongs to these limits and to today's code; pictures kept for others are not seen."""
+@contextmanager
+def open_cache(limits: ImageLimits) -> Iterator[ConversionCache]:
+    """The cache that belongs to these limits and to today's code; pictures kept for others are not seen.
+
+    Another run that uses a cache is waited for.
+    """
     from stages.lib.runtime import (  # torch behind it costs each process 300 MB
+        alone_in,
         checkpoint_folder,
         fingerprint,
         hash_file,
     )
 
     code = {name: hash_file(Path(__file__).parent / f"{name}.py") for name in CODE}
-    return ConversionCache(checkpoint_folder("prepare", fingerprint(asdict(limits), code)))
+    folder = checkpoint_folder("prepare", fingerprint(asdict(limits), code))
+    with alone_in(folder.parent):
+        yield ConversionCache(folder)
 
 
 def picture_key(content_hash: str, region: Region | None) -> str:

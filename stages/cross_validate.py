@@ -47,19 +47,22 @@ def validate(params: Params) -> None:
     from stages.lib.checks.machine import gather_environment
     from stages.lib.cross_validation.run import cross_validate, unfinished_folder
     from stages.lib.model.reading import json_lines
+    from stages.lib.runtime import alone_in, set_up
 
     if processes.start_processes("stages.cross_validate", params.runtime.processes):
         return
     refuse_blockers(check_environment(gather_environment(params.runtime)))
     unfinished = unfinished_folder(folds, params, FEATURES)
-    base, adapter, records = cross_validate(samples, folds, params, FEATURES, unfinished)
-    if processes.number():
-        return
-    shutil.rmtree(OUTPUT, ignore_errors=True)
-    write_text(OUTPUT / "base.jsonl", json_lines(base))
-    write_text(OUTPUT / "adapter.jsonl", json_lines(adapter))
-    write_json(OUTPUT / "folds.json", {"folds": params.evaluate.folds, "records": records})
-    shutil.rmtree(unfinished, ignore_errors=True)
+    device = set_up(params.runtime)
+    with alone_in(unfinished):
+        base, adapter, records = cross_validate(samples, folds, params, FEATURES, unfinished, device)
+        if processes.number():
+            return
+        shutil.rmtree(OUTPUT, ignore_errors=True)
+        write_text(OUTPUT / "base.jsonl", json_lines(base))
+        write_text(OUTPUT / "adapter.jsonl", json_lines(adapter))
+        write_json(OUTPUT / "folds.json", {"folds": params.evaluate.folds, "records": records})
+        shutil.rmtree(unfinished, ignore_errors=True)
     steps = sorted({record["optimizer_steps"] for record in records})
     print(
         f"cross_validate: read {len(samples)} pictures in {len(records)} folds, each with an adapter of "

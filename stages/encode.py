@@ -22,7 +22,7 @@ from stages.lib.metadata import METADATA, Sample, read_metadata
 from stages.lib.model.loading import find_model
 from stages.lib.params import Params, read_params
 from stages.lib.processes import start_processes
-from stages.lib.runtime import checkpoint_folder, fingerprint, set_up
+from stages.lib.runtime import alone_in, checkpoint_folder, fingerprint, set_up
 from stages.lib.vision.encoding import copy_keys, encode_views
 from stages.lib.vision.features import VisionInput
 from stages.lib.vision.pictures import Pictures
@@ -74,7 +74,8 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
         return vision.views(probes[key]) if key in probes else pictures.views(key)
 
     origin = {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": params.encode.copies}
-    tokens = encode_views([*keys, *probes], views_of, params, device, unfinished, features, origin, "encode")
+    with alone_in(unfinished):
+        tokens = encode_views([*keys, *probes], views_of, params, device, unfinished, features, origin, "encode")
     if processes.number() == 0:
         show_copies(samples, pictures, features / CONTACT_SHEET)
     return (

@@ -245,8 +245,8 @@ def main() -> None:
     from stages.lib.dataset.fit import SequenceLimit
 
     params = read_params()
-    cache = open_cache(image_limits(params.prepare), Cleaning.of(params.prepare))
-    print(prepare(RAW, METADATA.parent, METRICS, params.prepare, SequenceLimit.of(params), cache=cache))
+    with open_cache(image_limits(params.prepare), Cleaning.of(params.prepare)) as cache:
+        print(prepare(RAW, METADATA.parent, METRICS, params.prepare, SequenceLimit.of(params), cache=cache))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from stages.lib.metadata import METADATA, read_metadata
 from stages.lib.model.adapter import save_adapter
 from stages.lib.params import Params, read_params
 from stages.lib.processes import start_processes
-from stages.lib.runtime import checkpoint_folder, fingerprint, set_up
+from stages.lib.runtime import alone_in, checkpoint_folder, fingerprint, set_up
 from stages.lib.training.outcome import measure, model_card, write_curves
 from stages.lib.training.run import (
     create_keep_best,
@@ -62,12 +62,14 @@ def main() -> None:
     keep_best = create_keep_best(datasets, params)
     trainer = create_trainer(model, datasets, params, unfinished_folder(params), keep_best)
     before = trainer.mean_loss(datasets.val)
-    train(trainer, keep_best)
-    selected = select(trainer, keep_best)
-    metrics = {**measure(trainer, datasets.train, datasets.val, datasets.vocabulary, before), "selected_step": selected}
-    if processes.number():
-        return
-    save(trainer, metrics, params)
+    with alone_in(Path(str(trainer.args.output_dir))):
+        train(trainer, keep_best)
+        selected = select(trainer, keep_best)
+        metrics = measure(trainer, datasets.train, datasets.val, datasets.vocabulary, before)
+        metrics["selected_step"] = selected
+        if processes.number():
+            return
+        save(trainer, metrics, params)
     print(
         f"train: read {len(datasets.train)} training views of {metrics['train_lines']} lines and {len(datasets.val)} "
         f"validation lines; {metrics['optimizer_steps']} steps; loss on validation {before:.3f} -> "

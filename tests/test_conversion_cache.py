@@ -131,18 +131,21 @@ def test_kept_pictures_are_links_and_outlive_the_outputs(tmp_path: Path, origina
 
 def test_every_limit_and_every_cleaning_has_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", tmp_path.as_posix())
-    folders = {open_cache(LIMITS, NOTHING).folder, open_cache(LIMITS, NOTHING).folder}
-    assert len(folders) == 1
-    for changed in (
+    folders = set()
+    for limits in (
+        LIMITS,
+        LIMITS,
         ImageLimits(101, 8, 1_000_000, 20.0),
         ImageLimits(100, 9, 1_000_000, 20.0),
         ImageLimits(100, 8, 1_000_001, 20.0),
         ImageLimits(100, 8, 1_000_000, 21.0),
     ):
-        folders.add(open_cache(changed, NOTHING).folder)
+        with open_cache(limits, NOTHING) as cache:
+            folders.add(cache.folder)
     assert len(folders) == 5
     for cleaning in (Cleaning(deskew=5.0), Cleaning(flatten_background=1.0), Cleaning(normalise_contrast=0.5)):
-        folders.add(open_cache(LIMITS, cleaning).folder)
+        with open_cache(LIMITS, cleaning) as cache:
+            folders.add(cache.folder)
     assert len(folders) == 8
     assert all(folder.is_relative_to(tmp_path / ".checkpoints/prepare") for folder in folders)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, edit_params
 from PIL import Image
 
 from stages.encode import encode
@@ -51,3 +54,27 @@ def test_probe_pictures_are_encoded_under_keys_that_no_training_view_has(
     assert sheet is not None
     assert [[shown["caption"] for shown in group["pictures"]] for group in sheet["groups"]] == [["as it is", "copy 1"]]
     assert sheet["settings"]["copies"] == 1 and sheet["settings"]["blur"] == params.encode.augment.blur
+
+
+def test_two_experiments_that_encode_the_same_pictures_at_once_both_get_all_of_them(
+    stage_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    edit_params(stage_folder, "encode", copies=10)
+    edit_params(stage_folder, "runtime", shard_mb=1)
+    copy = tmp_path_factory.mktemp("copy") / "run"
+    shutil.copytree(stage_folder, copy, symlinks=True)
+    runs = [  # as `dvc queue start --jobs 2` runs them: in copies, with one folder for unfinished work
+        subprocess.Popen(
+            [sys.executable, "-m", "stages.encode"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(stage_folder)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for folder in (stage_folder, copy)
+    ]
+    for run in runs:
+        _, errors = run.communicate()
+        assert run.returncode == 0, errors
+    first, second = (FeatureCache(folder / "data/features").index["images"] for folder in (stage_folder, copy))
+    assert first.keys() == second.keys() and len(first) == 3 * 11 + 1 + 25

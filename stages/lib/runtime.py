@@ -6,11 +6,14 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from stages.lib import processes
 from stages.lib.params import RuntimeParams
@@ -60,3 +63,24 @@ def checkpoint_folder(stage: str, print_of_inputs: str) -> Path:
     repository that started it, so that the checkpoints outlive the copy. Outside DVC it is this folder.
     """
     return Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints" / stage / print_of_inputs
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """One run at a time works in `folder`, all its processes together; others wait. A kill sets the folder free.
+
+    Experiments that DVC runs at once share the folders of unfinished work where their parameters are the same.
+    """
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    if processes.number() == 0:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another run that works in {folder.as_posix()}", flush=True)
+            lock.acquire()
+    processes.wait_for_all()
+    try:
+        yield
+    finally:
+        lock.release()

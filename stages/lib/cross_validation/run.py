@@ -30,7 +30,7 @@ from stages.lib.model.families import read_family
 from stages.lib.model.loading import find_model, read_tokenizer, special_tokens
 from stages.lib.model.reading import disabled, prediction
 from stages.lib.params import Params
-from stages.lib.runtime import checkpoint_folder, fingerprint, set_up
+from stages.lib.runtime import checkpoint_folder, fingerprint
 from stages.lib.training.run import Datasets, create_trainer, model_files, prepare_datasets, set_up_lora, train
 from stages.lib.vision.encoding import copy_keys, encode_views
 from stages.lib.vision.features import FeatureCache, VisionInput
@@ -41,14 +41,18 @@ Row = dict[str, Any]
 
 
 def cross_validate(
-    samples: Sequence[Sample], folds: Sequence[int], params: Params, features: Path, unfinished: Path
+    samples: Sequence[Sample],
+    folds: Sequence[int],
+    params: Params,
+    features: Path,
+    unfinished: Path,
+    device: torch.device,
 ) -> tuple[list[Row], list[Row], list[Row]]:
     """(what the base model read, what the adapters read, a record of each fold), rows in order of image id.
 
     `folds` are those of the samples, from 1; what is done stays in `unfinished`. Refusal when a fold leaves fewer
     training views than a batch.
     """
-    device = set_up(params.runtime)
     params = without_choice(params)
     cache = complete_cache(samples, params, features, unfinished, device)
     sets = [_prepare_fold(samples, folds, fold, params, cache) for fold in range(1, max(folds) + 1)]

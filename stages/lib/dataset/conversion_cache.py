@@ -13,7 +13,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -105,16 +106,23 @@ def _entry(key: str, kept: _Kept) -> str:
     return json.dumps([key, kept.width_px, kept.height_px, kept.sha256, kept.bits.hex(), kept.turned_degrees])
 
 
-def open_cache(limits: ImageLimits, cleaning: Cleaning) -> ConversionCache:
-    """The cache that belongs to these settings and to today's code; pictures kept for others are not seen."""
+@contextmanager
+def open_cache(limits: ImageLimits, cleaning: Cleaning) -> Iterator[ConversionCache]:
+    """The cache that belongs to these settings and to today's code; pictures kept for others are not seen.
+
+    Another run that uses a cache is waited for.
+    """
     from stages.lib.runtime import (  # torch behind it costs each process 300 MB
+        alone_in,
         checkpoint_folder,
         fingerprint,
         hash_file,
     )
 
     code = {name: hash_file(Path(__file__).parent / f"{name}.py") for name in CODE}
-    return ConversionCache(checkpoint_folder("prepare", fingerprint(asdict(limits), asdict(cleaning), code)))
+    folder = checkpoint_folder("prepare", fingerprint(asdict(limits), asdict(cleaning), code))
+    with alone_in(folder.parent):
+        yield ConversionCache(folder)
 
 
 def picture_key(content_hash: str, region: Region | None) -> str:

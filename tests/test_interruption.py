@@ -50,7 +50,7 @@ def finish(stage: str, workspace: Path) -> float:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {path.name: hash_file(path) for path in sorted(folder.iterdir())}
+    return {path.relative_to(folder).as_posix(): hash_file(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_twenty_kills_at_random_moments_change_no_output(workspace: Path) -> None:

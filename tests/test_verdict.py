@@ -117,6 +117,7 @@ def test_confusions_are_named_in_words() -> None:
     sentence = describe_confusions([("о", "а", 4), (" ", "", 2), ("", "ъ", 1), ("б", "в", 1)]).replace("\u00a0", " ")
     assert sentence == (
         "Most often: “о” read as “а” (4 times), a space not read (2 times), “ъ” read where nothing is written (1 time)."
+        " That is 7 of 8 errors."
     )
     assert describe_confusions([]).startswith("Nothing")
 

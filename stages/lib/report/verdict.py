@@ -11,10 +11,7 @@ State = Literal["improved", "worse", "open", "too few"]
 PAGES_FOR_GOOD_INTERVALS = 20  # below it, percentile bootstrap intervals over clusters come out too narrow
 WORD_LETTERS = 8  # of the example that shows how little a short validation set can say
 MOST_FREQUENT = 3  # confusions named in the verdict
-GOOD_GUIDE, SOME_GUIDE = (
-    -0.5,
-    -0.2,
-)  # rank correlations of confidence and CER, from which on confidence is called a guide
+GOOD_GUIDE, SOME_GUIDE = -0.5, -0.2  # rank correlations of confidence and CER at which it is called a guide
 NBSP = "\u00a0"
 
 
@@ -205,7 +202,8 @@ def describe_confusions(confusions: Sequence[tuple[str, str, int]]) -> str:
     named = [
         f"{_confusion(written, read)} ({count(times, 'time')})" for written, read, times in confusions[:MOST_FREQUENT]
     ]
-    return f"Most often: {', '.join(named)}."
+    shown, errors = (sum(times for *_, times in part) for part in (confusions[:MOST_FREQUENT], confusions))
+    return f"Most often: {', '.join(named)}. That is {shown} of {count(errors, 'error')}."
 
 
 def _confusion(written: str, read: str) -> str:

@@ -93,7 +93,7 @@ def prepare(
     print(f"prepare: ground truth is read as {truth.source}")
     for note in truth.notes:
         print(f"prepare: note: {note}")
-    limits, cleaning = image_limits(params), Cleaning.of(params)
+    limits, cleaning = ImageLimits.of(params), Cleaning.of(params)
     originals = [Original(sample.path, sample.region) for sample in truth.samples]
     results = convert_pictures(originals, processed / UNFINISHED, limits, workers, cache, cleaning)
     accepted: list[Accepted] = []
@@ -135,11 +135,6 @@ def prepare(
         rejected=len(rejections),
         rejected_csv=rejected_csv,
     )
-
-
-def image_limits(params: PrepareParams) -> ImageLimits:
-    """What the parameters say about pictures."""
-    return ImageLimits(params.max_side_px, params.min_side_px, params.max_pixels, params.max_aspect)
 
 
 def name_pages(samples: Sequence[TranscribedImage]) -> list[str]:
@@ -245,7 +240,7 @@ def main() -> None:
     from stages.lib.dataset.fit import SequenceLimit
 
     params = read_params()
-    with open_cache(image_limits(params.prepare), Cleaning.of(params.prepare)) as cache:
+    with open_cache(ImageLimits.of(params.prepare), Cleaning.of(params.prepare)) as cache:
         print(prepare(RAW, METADATA.parent, METRICS, params.prepare, SequenceLimit.of(params), cache=cache))
 
 

@@ -30,7 +30,6 @@ from stages.lib.dataset.images import (
     find_files,
     has_image_suffix,
     open_image,
-    reduce_image,
 )
 from stages.lib.failures import Refusal, run_stage
 from stages.lib.model.adapter import load_adapter
@@ -102,15 +101,12 @@ def read(paths: list[Path], params: Params, adapter: Path | None) -> list[Outcom
     if adapter is not None:  # before the pictures are seen: an adapter may change the vision tower too
         model = load_adapter(model, adapter)
     vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-    prepare = params.prepare
-    limits = ImageLimits(prepare.max_side_px, prepare.min_side_px, prepare.max_pixels, prepare.max_aspect)
-    cleaning = Cleaning.of(prepare)
+    limits, cleaning = ImageLimits.of(params.prepare), Cleaning.of(params.prepare)
     vision_tokens, problems = {}, {}
     for path in tqdm(paths, desc="pictures", unit="picture", disable=None):
         try:
-            image = clean(open_image(path, limits), cleaning).image
-            views = vision.views(reduce_image(image, limits.max_side_px))
-            vision_tokens[path] = compute_vision_tokens(model, views)
+            image = clean(open_image(path, limits), cleaning, limits.max_side_px).image
+            vision_tokens[path] = compute_vision_tokens(model, vision.views(image))
         except UnreadableImage as error:
             problems[path] = error.reason
         except OSError as error:

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"
 LINE = "Миновало почти десятилетие, как мы не виделись"
 ALL = Cleaning(flatten_background=1.0, normalise_contrast=0.7, deskew=8.0)
+SIDE = 10_000
 
 
 def written(text: str, seed: int = 1) -> Image.Image:
@@ -54,7 +55,7 @@ def difference(one: Image.Image, other: Image.Image) -> float:
 
 def test_nothing_is_done_where_nothing_is_switched_on() -> None:
     picture = written(LINE)
-    assert clean(picture, NOTHING).image is picture
+    assert clean(picture, NOTHING, SIDE).image is picture
     assert list(clean_by_steps(picture, NOTHING)) == []
 
 
@@ -126,16 +127,17 @@ def test_faint_ink_is_made_darker_and_paper_keeps_its_colour() -> None:
 
 
 def test_a_clean_scan_and_a_blank_page_stay_as_they_are() -> None:
-    assert difference(clean(scan(), ALL).image, scan()) == 0
+    assert difference(clean(scan(), ALL, SIDE).image, scan()) == 0
     grain = np.clip(np.random.default_rng(1).normal(235, 3, (300, 400, 3)), 0, 255).astype(np.uint8)
-    assert difference(clean(Image.fromarray(grain), ALL).image, Image.fromarray(grain)) == 0
+    assert difference(clean(Image.fromarray(grain), ALL, SIDE).image, Image.fromarray(grain)) == 0
 
 
 def test_steps_come_in_their_order_and_the_last_one_is_the_result() -> None:
     picture = page().rotate(2, Image.Resampling.BICUBIC, expand=True, fillcolor="white")
     steps = list(clean_by_steps(picture, ALL))
     assert [name for name, _ in steps] == ["flatten_background", "normalise_contrast", "deskew"]
-    result = clean(picture, ALL)
+    result = clean(picture, ALL, SIDE)
+    assert max(clean(picture, ALL, max(picture.size)).image.size) == max(picture.size) < max(result.image.size)
     assert result.turned_degrees == steps[-1][1].turned_degrees == pytest.approx(-2, abs=0.3)
     assert difference(result.image, steps[-1][1].image) == 0
 
@@ -143,7 +145,7 @@ def test_steps_come_in_their_order_and_the_last_one_is_the_result() -> None:
 def test_what_is_clean_is_not_turned_again_and_hardly_changed() -> None:
     turned = page().rotate(2, Image.Resampling.BICUBIC, expand=True, fillcolor="white")
     light = np.linspace(0.5, 1.0, turned.width)[None, :, None]
-    once = clean(Image.fromarray((np.asarray(turned) * light).astype(np.uint8)), ALL)
-    twice = clean(once.image, ALL)
+    once = clean(Image.fromarray((np.asarray(turned) * light).astype(np.uint8)), ALL, SIDE)
+    twice = clean(once.image, ALL, SIDE)
     assert once.turned_degrees == pytest.approx(-2, abs=0.3) and twice.turned_degrees == 0
     assert np.abs(np.asarray(once.image, float) - np.asarray(twice.image, float)).mean() < 8

@@ -22,7 +22,7 @@ def test_a_photograph_is_cleaned_as_prepare_would(
     light = np.linspace(0.4, 1.0, pictures[0].width)[None, :, None]
     shaded = Image.fromarray((np.asarray(pictures[0]) * light).astype(np.uint8))
     shaded.save("shaded.png")
-    clean(shaded, Cleaning(flatten_background=1.0, normalise_contrast=0.8)).image.save("clean.png")
+    clean(shaded, Cleaning(flatten_background=1.0, normalise_contrast=0.8), 10_000).image.save("clean.png")
     plain = read([Path("shaded.png"), Path("clean.png")], read_params(), None)
     edit_params(stage_folder, "prepare", flatten_background=1.0, normalise_contrast=0.8)
     (cleaned,) = read([Path("shaded.png")], read_params(), None)

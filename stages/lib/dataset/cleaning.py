@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from stages.lib.dataset.images import reduce_image
 from stages.lib.dataset.paper import paper_colour
 
 if TYPE_CHECKING:
@@ -67,12 +68,15 @@ class Cleaned:
     turned_degrees: float = 0.0
 
 
-def clean(image: Image.Image, cleaning: Cleaning) -> Cleaned:
-    """An RGB picture after all steps that are switched on. Size changes only where it is turned; nothing is cut off."""
+def clean(image: Image.Image, cleaning: Cleaning, max_side_px: int) -> Cleaned:
+    """An RGB picture after all steps that are switched on, its longest side within the limit.
+
+    A turned picture is larger than it was, for nothing is cut off, and may have to be reduced again.
+    """
     cleaned = Cleaned(image)
     for _, after in clean_by_steps(image, cleaning):
         cleaned = after
-    return cleaned
+    return Cleaned(reduce_image(cleaned.image, max_side_px), cleaned.turned_degrees)
 
 
 def clean_by_steps(image: Image.Image, cleaning: Cleaning) -> Iterator[tuple[str, Cleaned]]:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from stages.lib.dataset.cleaning import NOTHING, Cleaning, clean
 from stages.lib.dataset.conversion_cache import ConversionCache, picture_key
 from stages.lib.dataset.duplicates import Picture, fingerprint
-from stages.lib.dataset.images import ImageLimits, UnreadableImage, limit_image, open_image, reduce_image
+from stages.lib.dataset.images import ImageLimits, UnreadableImage, limit_image, open_image
 from stages.lib.dataset.known_hashes import HashedFile, hash_file
 from stages.lib.dataset.regions import Region, RegionError, cut_region
 from stages.lib.failures import Refusal
@@ -186,8 +186,8 @@ def _convert(task: _Task) -> list[_Done]:
         except UnreadableImage as error:
             batch.append(_Done(number, error.reason, hashed))
             continue
-        cleaned = clean(image, task.cleaning)
-        image = reduce_image(cleaned.image, task.limits.max_side_px)  # a turned picture is larger
+        cleaned = clean(image, task.cleaning, task.limits.max_side_px)
+        image = cleaned.image
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)  # 4:4:4: thin coloured ink keeps its edges
         content = buffer.getvalue()

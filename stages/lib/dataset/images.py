@@ -12,12 +12,16 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stages.lib.failures import Refusal
 from stages.lib.text import to_nfc
+
+if TYPE_CHECKING:
+    from stages.lib.params import PrepareParams
 
 # Our own limit is checked before a pixel is decoded, and says which parameter it is; Pillow's would stop at half of it.
 Image.MAX_IMAGE_PIXELS = None
@@ -53,6 +57,11 @@ class ImageLimits:
     min_side_px: int
     max_pixels: int
     max_aspect: float
+
+    @classmethod
+    def of(cls, params: PrepareParams) -> ImageLimits:
+        """What the parameters say."""
+        return cls(params.max_side_px, params.min_side_px, params.max_pixels, params.max_aspect)
 
 
 @dataclass(frozen=True)

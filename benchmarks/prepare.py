@@ -39,10 +39,10 @@ import psutil
 import yaml
 from PIL import Image, ImageDraw
 
-from stages.lib.dataset.conversion import JPEG_QUALITY, PICTURES_PER_TASK, Original, convert_pictures
-from stages.lib.dataset.conversion_cache import ConversionCache
-from stages.lib.dataset.images import ImageLimits
-from stages.lib.files import write_json, write_text
+from ownhand.dataset.conversion import JPEG_QUALITY, PICTURES_PER_TASK, Original, convert_pictures
+from ownhand.dataset.conversion_cache import ConversionCache
+from ownhand.files import write_json, write_text
+from ownhand.images import ImageLimits
 
 ROOT = Path(__file__).parent.parent
 LINES_PER_PAGE = 10

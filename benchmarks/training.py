@@ -32,21 +32,21 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from benchmarks.random_checkpoint import imitate, official_config
+from demo.drawing import draw_line, random_hand
+from ownhand.files import write_json
+from ownhand.model.adapter import add_adapter, lora_config
+from ownhand.model.families import read_family
+from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
+from ownhand.model.sequence import build_training_ids
+from ownhand.model.views import read_view_sizes
+from ownhand.params import Params, read_params
+from ownhand.runtime import DTYPES, hash_file, set_up
+from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.training.run import create_trainer, prepare_datasets, set_up_lora
+from ownhand.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
+from ownhand.vision.pictures import PictureCollator, Pictures
 from stages import train
-from stages.imitate import imitate, official_config
-from stages.lib.files import write_json
-from stages.lib.metadata import METADATA, Sample, read_metadata
-from stages.lib.model.adapter import add_adapter, lora_config
-from stages.lib.model.families import read_family
-from stages.lib.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
-from stages.lib.model.sequence import build_training_ids
-from stages.lib.params import Params, read_params
-from stages.lib.runtime import DTYPES, hash_file, set_up
-from stages.lib.training.run import create_trainer, prepare_datasets, set_up_lora
-from stages.lib.vision.drawing import draw_line, random_hand
-from stages.lib.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
-from stages.lib.vision.pictures import PictureCollator, Pictures
-from stages.lib.vision.views import read_view_sizes
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"

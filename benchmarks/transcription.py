@@ -18,15 +18,15 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.training import FONT, ROOT, TEXTS, wait
-from stages.lib.files import write_json
-from stages.lib.model.decoding import Reading, transcribe
-from stages.lib.model.families import read_family
-from stages.lib.model.loading import load_base_model, read_tokenizer, special_tokens
-from stages.lib.params import read_params
-from stages.lib.runtime import DTYPES, set_up
-from stages.lib.vision.drawing import draw_line, random_hand
-from stages.lib.vision.features import VisionInput, compute_vision_tokens
-from stages.lib.vision.views import read_view_sizes
+from demo.drawing import draw_line, random_hand
+from ownhand.files import write_json
+from ownhand.model.decoding import Reading, transcribe
+from ownhand.model.families import read_family
+from ownhand.model.loading import load_base_model, read_tokenizer, special_tokens
+from ownhand.model.views import read_view_sizes
+from ownhand.params import read_params
+from ownhand.runtime import DTYPES, set_up
+from ownhand.vision.features import VisionInput, compute_vision_tokens
 
 TIMES = 3
 

@@ -1,4 +1,4 @@
-"""The pipeline: each module here is one DVC stage or one command; what they share is in `stages.lib`.
+"""The pipeline: each module here is one DVC stage or one command; what they share is in `ownhand`.
 
 Nothing is sent anywhere: hub telemetry is off before any library can read the setting.
 """

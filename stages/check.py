@@ -16,12 +16,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from stages.lib.checks.environment import check_environment
-from stages.lib.checks.findings import Finding, as_json, as_markdown, as_text, blocker, is_ready, ready, verdict
-from stages.lib.checks.machine import gather_environment
-from stages.lib.failures import run_stage
-from stages.lib.files import write_json, write_text
-from stages.lib.params import ParameterError, read_params
+from ownhand.checks.environment import check_environment
+from ownhand.checks.findings import Finding, as_json, as_markdown, as_text, blocker, is_ready, ready, verdict
+from ownhand.checks.machine import gather_environment
+from ownhand.errors import run_stage
+from ownhand.files import write_json, write_text
+from ownhand.params import ParameterError, read_params
 
 READINESS_JSON = Path("metrics/readiness.json")
 READINESS_MD = Path("metrics/readiness.md")
@@ -59,7 +59,7 @@ def inspect(overfit: bool = False) -> list[Finding]:
     environment = check_environment(gather_environment(params.runtime))
     if any(finding.code == "ENV-002" and finding.level == "blocker" for finding in environment):
         return findings + environment  # what follows imports those packages
-    from stages.lib.checks import run
+    from ownhand.checks import run
 
     findings += run.inspect_run(params)
     if (overfit or params.check.overfit) and is_ready(findings):

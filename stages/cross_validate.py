@@ -17,11 +17,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from stages.lib.cross_validation.folds import assign_folds
-from stages.lib.failures import run_stage
-from stages.lib.files import write_json, write_text
-from stages.lib.metadata import read_metadata
-from stages.lib.params import Params, read_params
+from ownhand.errors import run_stage
+from ownhand.files import write_json, write_text
+from ownhand.params import Params, read_params
+from ownhand.samples import read_metadata
+from ownhand.training.folds import assign_folds
 
 FEATURES = Path("data/features")
 OUTPUT = Path("data/cross_validation")
@@ -41,13 +41,13 @@ def validate(params: Params) -> None:
     """Train and read all folds, and write what came out."""
     samples = read_metadata()
     folds = assign_folds(samples, params.evaluate.folds)  # refuses before anything is loaded
-    from stages.lib import processes  # behind the way without folds, which must not wait for torch
-    from stages.lib.checks.environment import check_environment
-    from stages.lib.checks.findings import refuse_blockers
-    from stages.lib.checks.machine import gather_environment
-    from stages.lib.cross_validation.run import cross_validate, unfinished_folder
-    from stages.lib.model.reading import json_lines
-    from stages.lib.runtime import alone_in, set_up
+    from ownhand import processes  # behind the way without folds, which must not wait for torch
+    from ownhand.checks.environment import check_environment
+    from ownhand.checks.findings import refuse_blockers
+    from ownhand.checks.machine import gather_environment
+    from ownhand.model.reading import json_lines
+    from ownhand.runtime import alone_in, set_up
+    from ownhand.training.cross_validation import cross_validate, unfinished_folder
 
     if processes.start_processes("stages.cross_validate", params.runtime.processes):
         return

@@ -7,27 +7,27 @@ Refuses a model whose vision tower gives another number of tokens than the mode 
 Alone   python -m stages.encode
 
 Interrupted, it goes on behind the last complete shard. Augmented copies (`encode.copies`) are made for training
-pictures only; validation pictures are encoded as they are. The blank and printed pictures of lib/vision/probes.py are
-encoded too.
+pictures only; validation pictures are encoded as they are. The blank and printed pictures of
+ownhand/vision/probes.py are encoded too.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from stages.lib import processes
-from stages.lib.contact_sheet import Group, write_contact_sheet
-from stages.lib.failures import run_stage
-from stages.lib.metadata import METADATA, Sample, read_metadata
-from stages.lib.model.loading import find_model
-from stages.lib.params import Params, read_params
-from stages.lib.processes import start_processes
-from stages.lib.runtime import alone_in, checkpoint_folder, fingerprint, set_up
-from stages.lib.vision.encoding import copy_keys, encode_views
-from stages.lib.vision.features import VisionInput
-from stages.lib.vision.pictures import Pictures
-from stages.lib.vision.probes import probe_pictures
-from stages.lib.vision.views import Views, read_view_sizes
+from ownhand import processes
+from ownhand.errors import run_stage
+from ownhand.model.loading import find_model
+from ownhand.model.views import Views, read_view_sizes
+from ownhand.params import Params, read_params
+from ownhand.processes import start_processes
+from ownhand.runtime import alone_in, checkpoint_folder, fingerprint, set_up
+from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.vision.contact_sheet import Group, write_contact_sheet
+from ownhand.vision.encoding import copy_keys, encode_views
+from ownhand.vision.features import VisionInput
+from ownhand.vision.pictures import Pictures
+from ownhand.vision.probes import probe_pictures
 
 FEATURES = Path("data/features")
 CONTACT_SHEET = "contact_sheet"  # below it

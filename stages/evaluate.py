@@ -23,17 +23,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.lib.evaluation.confidence import calibrate, review
-from stages.lib.evaluation.cross_validation import (
+from ownhand.errors import Refusal, run_stage
+from ownhand.evaluation.confidence import calibrate, review
+from ownhand.evaluation.cross_validation import (
     CrossValidation,
     by_fold,
     read_cross_validation,
     summarise_cross_validation,
     word_cross_validation,
 )
-from stages.lib.evaluation.metrics import count_confusions
-from stages.lib.evaluation.proof import find_problems, read_probes, summarise_probes
-from stages.lib.evaluation.readings import (
+from ownhand.evaluation.metrics import count_confusions
+from ownhand.evaluation.proof import find_problems, read_probes, summarise_probes
+from ownhand.evaluation.readings import (
     OTHERS_REMEDY,
     READERS,
     Line,
@@ -43,14 +44,13 @@ from stages.lib.evaluation.readings import (
     read_text,
     readers_of,
 )
-from stages.lib.evaluation.summary import Rate, compare_rates, summarise
-from stages.lib.evaluation.tables import by_hand, by_length, by_leniency, by_page, by_script, confusion_cells
-from stages.lib.failures import Refusal, run_stage
-from stages.lib.files import write_json, write_text
-from stages.lib.metadata import METADATA, read_metadata
-from stages.lib.params import EvaluateParams, read_params
-from stages.lib.report.gallery import write_gallery
-from stages.lib.report.html_report import ReportSources, write_report
+from ownhand.evaluation.summary import Rate, compare_rates, summarise
+from ownhand.evaluation.tables import by_hand, by_length, by_leniency, by_page, by_script, confusion_cells
+from ownhand.files import write_json, write_text
+from ownhand.params import EvaluateParams, read_params
+from ownhand.report.gallery import write_gallery
+from ownhand.report.html_report import ReportSources, write_report
+from ownhand.samples import METADATA, read_metadata
 
 PREDICTIONS = Path("data/predictions")
 OTHERS = Path("data/others")

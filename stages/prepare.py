@@ -23,24 +23,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from stages.lib.dataset.cleaning import Cleaning
-from stages.lib.dataset.cleaning_record import CLEANING, CleanedSample, record_cleaning
-from stages.lib.dataset.conversion import Original, convert_pictures
-from stages.lib.dataset.conversion_cache import ConversionCache, open_cache
-from stages.lib.dataset.duplicates import Picture, find_same_pictures
-from stages.lib.dataset.frozen import read_frozen
-from stages.lib.dataset.ground_truth import Rejection, TranscribedImage, read_ground_truth
-from stages.lib.dataset.images import ImageLimits
-from stages.lib.dataset.leaks import SIDES, check_split, describe_split, list_names, word_split
-from stages.lib.dataset.rejections import count_kinds, refuse_too_many, write_rejections
-from stages.lib.dataset.splits import Split, SplitRules, SplitSample, split_samples
-from stages.lib.failures import Refusal, run_stage
-from stages.lib.files import write_json, write_text
-from stages.lib.metadata import METADATA, Sample
-from stages.lib.params import PrepareParams, read_params
+from ownhand.dataset.cleaning import Cleaning
+from ownhand.dataset.cleaning_record import CLEANING, CleanedSample, record_cleaning
+from ownhand.dataset.conversion import Original, convert_pictures
+from ownhand.dataset.conversion_cache import ConversionCache, open_cache
+from ownhand.dataset.duplicates import Picture, find_same_pictures
+from ownhand.dataset.frozen import read_frozen
+from ownhand.dataset.leaks import SIDES, check_split, describe_split, list_names, word_split
+from ownhand.dataset.rejections import count_kinds, refuse_too_many, write_rejections
+from ownhand.dataset.splits import Split, SplitRules, SplitSample, split_samples
+from ownhand.errors import Refusal, run_stage
+from ownhand.files import write_json, write_text
+from ownhand.ground_truth import Rejection, TranscribedImage, read_ground_truth
+from ownhand.images import ImageLimits
+from ownhand.params import PrepareParams, read_params
+from ownhand.samples import METADATA, Sample
 
 if TYPE_CHECKING:  # the processes that convert pictures import this module, and torch behind it costs each 300 MB
-    from stages.lib.dataset.fit import SequenceLimit
+    from ownhand.model.fit import SequenceLimit
 
 RAW = Path("data/raw")
 METRICS = Path("metrics")
@@ -237,7 +237,7 @@ def _write_samples(
 
 
 def main() -> None:
-    from stages.lib.dataset.fit import SequenceLimit
+    from ownhand.model.fit import SequenceLimit
 
     params = read_params()
     with open_cache(ImageLimits.of(params.prepare), Cleaning.of(params.prepare)) as cache:

@@ -20,19 +20,19 @@ from typing import Any
 
 from transformers import set_seed
 
-from stages.lib import processes
-from stages.lib.checks.environment import check_environment
-from stages.lib.checks.findings import refuse_blockers
-from stages.lib.checks.machine import gather_environment
-from stages.lib.failures import run_stage
-from stages.lib.files import write_json, write_text
-from stages.lib.metadata import METADATA, read_metadata
-from stages.lib.model.adapter import save_adapter
-from stages.lib.params import Params, read_params
-from stages.lib.processes import start_processes
-from stages.lib.runtime import alone_in, checkpoint_folder, fingerprint, set_up
-from stages.lib.training.outcome import measure, model_card, write_curves
-from stages.lib.training.run import (
+from ownhand import processes
+from ownhand.checks.environment import check_environment
+from ownhand.checks.findings import refuse_blockers
+from ownhand.checks.machine import gather_environment
+from ownhand.errors import run_stage
+from ownhand.files import write_json, write_text
+from ownhand.model.adapter import save_adapter
+from ownhand.params import Params, read_params
+from ownhand.processes import start_processes
+from ownhand.runtime import alone_in, checkpoint_folder, fingerprint, set_up
+from ownhand.samples import METADATA, read_metadata
+from ownhand.training.outcome import measure, model_card, write_curves
+from ownhand.training.run import (
     create_keep_best,
     create_trainer,
     model_files,
@@ -41,8 +41,8 @@ from stages.lib.training.run import (
     set_up_lora,
     train,
 )
-from stages.lib.training.trainer import TokenWeightedTrainer
-from stages.lib.vision.features import FeatureCache
+from ownhand.training.trainer import TokenWeightedTrainer
+from ownhand.vision.features import FeatureCache
 
 FEATURES = Path("data/features")
 ADAPTER = Path("models/adapter")

@@ -3,7 +3,7 @@
 Reads   data/processed/metadata.json, data/features/, the base model, models/adapter/; parameters `model`,
         `transcribe`. An adapter of the vision tower sees the pictures of data/processed/ anew (parameters `encode`).
 Writes  data/predictions/base.jsonl and adapter.jsonl, one object a picture, in order of image id; probes.jsonl, what
-        was read in wrong, blank and printed pictures (lib/vision/probes.py).
+        was read in wrong, blank and printed pictures (ownhand/vision/probes.py).
 Refuses to run without an adapter or without cached vision tokens.
 Alone   python -m stages.transcribe
 """
@@ -17,23 +17,23 @@ import torch
 from peft import PeftModel
 from tokenizers import Tokenizer
 
-from stages.lib import processes
-from stages.lib.failures import run_stage
-from stages.lib.files import write_text
-from stages.lib.metadata import Sample, read_metadata
-from stages.lib.model.adapter import changes_vision, load_adapter
-from stages.lib.model.decoding import transcribe
-from stages.lib.model.families import read_family
-from stages.lib.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
-from stages.lib.model.reading import disabled, json_lines, prediction
-from stages.lib.model.sequence import SpecialTokens
-from stages.lib.params import TranscribeParams, read_params
-from stages.lib.processes import start_processes
-from stages.lib.runtime import DTYPES, set_up
-from stages.lib.vision.features import FeatureCache, VisionInput, compute_vision_tokens
-from stages.lib.vision.pictures import Pictures
-from stages.lib.vision.probes import blank_key, exchange, printed_lines, probe_pictures, probe_samples
-from stages.lib.vision.views import read_view_sizes
+from ownhand import processes
+from ownhand.errors import run_stage
+from ownhand.files import write_text
+from ownhand.model.adapter import changes_vision, load_adapter
+from ownhand.model.decoding import transcribe
+from ownhand.model.families import read_family
+from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
+from ownhand.model.reading import disabled, json_lines, prediction
+from ownhand.model.sequence import SpecialTokens
+from ownhand.model.views import read_view_sizes
+from ownhand.params import TranscribeParams, read_params
+from ownhand.processes import start_processes
+from ownhand.runtime import DTYPES, set_up
+from ownhand.samples import Sample, read_metadata
+from ownhand.vision.features import FeatureCache, VisionInput, compute_vision_tokens
+from ownhand.vision.pictures import Pictures
+from ownhand.vision.probes import blank_key, exchange, printed_lines, probe_pictures, probe_samples
 
 FEATURES = Path("data/features")
 ADAPTER = Path("models/adapter")

@@ -15,15 +15,15 @@ import yaml
 from PIL import Image
 from transformers import UnlimitedOcrForConditionalGeneration
 
-from stages.lib.demo_model.shape import build_tokenizer, official_config, write_base_model
-from stages.lib.metadata import Sample
-from stages.lib.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
-from stages.lib.model.loading import load_base_model, read_tokenizer, special_tokens
-from stages.lib.model.official import build_config
-from stages.lib.model.sequence import SpecialTokens
-from stages.lib.vision.drawing import Hand, draw_line
-from stages.lib.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
-from stages.lib.vision.views import read_view_sizes
+from demo.drawing import Hand, draw_line
+from demo.shape import build_tokenizer, official_config, write_base_model
+from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
+from ownhand.model.loading import load_base_model, read_tokenizer, special_tokens
+from ownhand.model.official import build_config
+from ownhand.model.sequence import SpecialTokens
+from ownhand.model.views import read_view_sizes
+from ownhand.samples import Sample
+from ownhand.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"
@@ -113,7 +113,7 @@ def stage_folder(tmp_path: Path, model_folder: Path, pictures: list[Image.Image]
         picture.save(tmp_path / path)
         rows.append(asdict(replace(sample, image_path=path, split="val" if i == 3 else "train")))
     (tmp_path / "data/processed/metadata.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    (tmp_path / "demo").symlink_to(ROOT / "demo")  # what the printed lines of lib/vision/probes.py are drawn from
+    (tmp_path / "demo").symlink_to(ROOT / "demo")  # what the printed lines of ownhand/vision/probes.py are drawn from
     return tmp_path
 
 

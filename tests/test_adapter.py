@@ -12,10 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import UnlimitedOcrForConditionalGeneration
 
-from stages.imitate import IMAGE_ID, official_config
-from stages.lib.failures import Refusal
-from stages.lib.metadata import Sample
-from stages.lib.model.adapter import (
+from benchmarks.random_checkpoint import IMAGE_ID, official_config
+from ownhand.errors import Refusal
+from ownhand.model.adapter import (
     add_adapter,
     changes_vision,
     load_adapter,
@@ -25,13 +24,14 @@ from stages.lib.model.adapter import (
     to_native,
     to_official,
 )
-from stages.lib.model.loading import load_base_model, read_tokenizer
-from stages.lib.model.official import build_config
-from stages.lib.model.sequence import CachedVisionCollator, SpecialTokens, as_image_outputs
-from stages.lib.params import TrainParams, read_params
-from stages.lib.training.trainer import CachedSamples, label_logits_loss
-from stages.lib.vision.features import FeatureCache, VisionInput, compute_vision_tokens
-from stages.lib.vision.pictures import PictureCollator, Pictures
+from ownhand.model.loading import load_base_model, read_tokenizer
+from ownhand.model.official import build_config
+from ownhand.model.sequence import CachedVisionCollator, SpecialTokens, as_image_outputs
+from ownhand.params import TrainParams, read_params
+from ownhand.samples import Sample
+from ownhand.training.trainer import CachedSamples, label_logits_loss
+from ownhand.vision.features import FeatureCache, VisionInput, compute_vision_tokens
+from ownhand.vision.pictures import PictureCollator, Pictures
 
 ROOT = Path(__file__).parent.parent
 

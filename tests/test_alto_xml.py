@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from defusedxml.ElementTree import fromstring
 
-from stages.lib.dataset.ground_truth.alto_xml import read_page
-from stages.lib.dataset.ground_truth.page_files import Line, PageFileError
+from ownhand.ground_truth.alto_xml import read_page
+from ownhand.ground_truth.page_files import Line, PageFileError
 
 KRAKEN = """<?xml version="1.0" encoding="UTF-8"?>
 <alto xmlns="http://www.loc.gov/standards/alto/ns-v4#">

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.dataset.ground_truth.annotations import read_table
-from stages.lib.dataset.ground_truth.records import GroundTruthError
+from ownhand.ground_truth.annotations import read_table
+from ownhand.ground_truth.records import GroundTruthError
 
 
 def write(folder: Path, content: str | bytes, name: str = "annotations.csv") -> Path:

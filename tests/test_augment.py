@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from stages.lib.params import AugmentParams, read_params
-from stages.lib.vision.augment import augment, line_height
+from ownhand.params import AugmentParams, read_params
+from ownhand.vision.augment import augment, line_height
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = read_params(ROOT / "params.yaml").encode.augment

@@ -13,17 +13,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import UnlimitedOcrForConditionalGeneration
 
-from stages.imitate import IMAGE_ID, official_config
-from stages.lib.checks.base_model import (
+from benchmarks.random_checkpoint import IMAGE_ID, official_config
+from ownhand.checks.base_model import (
     FoundModel,
     ModelFacts,
     check_base_model,
     count_matches,
     gather_model,
 )
-from stages.lib.checks.findings import Finding
-from stages.lib.model.official import UNUSED_OFFICIAL, build_config, official_tensors
-from stages.lib.params import Params, read_params
+from ownhand.checks.findings import Finding
+from ownhand.model.official import UNUSED_OFFICIAL, build_config, official_tensors
+from ownhand.params import Params, read_params
 
 ROOT = Path(__file__).parent.parent
 SHAPES = {"model.embed_tokens.weight": (341, 64), "lm_head.weight": (341, 64)}

@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from stages.lib.training.batches import LengthBuckets, count_batches, cut_in_order, length_classes, padded_tokens
+from ownhand.training.batches import LengthBuckets, count_batches, cut_in_order, length_classes, padded_tokens
 
 LENGTHS = random.Random(1).choices(range(40, 400), k=333)
 BUDGETS = [None, 400, 1600]

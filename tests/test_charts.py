@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.lib.report.charts import MAX_POINTS, draw_bars, draw_curve, nice_ticks
+from ownhand.report.charts import MAX_POINTS, draw_bars, draw_curve, nice_ticks
 
 
 @pytest.mark.parametrize("highest", [1e-4, 0.07, 0.3, 1.0, 9.99, 10, 35, 101, 5234])

@@ -17,12 +17,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from ownhand.checks.findings import Finding
+from ownhand.checks.run import inspect_run
+from ownhand.errors import Refusal
+from ownhand.params import read_params
+from ownhand.samples import Sample
 from stages import check, train
-from stages.lib.checks.findings import Finding
-from stages.lib.checks.run import inspect_run
-from stages.lib.failures import Refusal
-from stages.lib.metadata import Sample
-from stages.lib.params import read_params
 
 ROOT = Path(__file__).parent.parent
 REAL = ROOT.parent / "shared" / "real-handwriting"
@@ -185,7 +185,7 @@ def test_the_gate_runs_when_asked_for_and_only_without_another_blocker(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, flag: bool, parameter: bool, runs: int
 ) -> None:
     asked: list[object] = []
-    monkeypatch.setattr("stages.lib.checks.run.prove_learning", lambda params: asked.append(params) or [])
+    monkeypatch.setattr("ownhand.checks.run.prove_learning", lambda params: asked.append(params) or [])
     write_params(workspace, check={"overfit": parameter}, train={"batch_size": 3}, runtime={"device": "cpu"})
     check.inspect(overfit=flag)
     assert len(asked) == runs
@@ -197,8 +197,8 @@ def test_the_gate_runs_when_asked_for_and_only_without_another_blocker(
 def test_foreign_packages_end_the_report_before_they_are_imported(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.lib.checks.machine._installed", lambda package: "0.0.1")
-    monkeypatch.setitem(sys.modules, "stages.lib.checks.run", None)  # importing it would now fail
+    monkeypatch.setattr("ownhand.checks.machine._installed", lambda package: "0.0.1")
+    monkeypatch.setitem(sys.modules, "ownhand.checks.run", None)  # importing it would now fail
     findings = check.inspect()
     assert {one.code for one in findings if one.level == "blocker"} == {"ENV-002"}
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.lib.dataset.cleaning import (
+from demo.drawing import Hand, draw_line
+from ownhand.dataset.cleaning import (
     NOTHING,
     Cleaning,
     clean,
@@ -18,7 +19,6 @@ from stages.lib.dataset.cleaning import (
     normalise_contrast,
     turn,
 )
-from stages.lib.vision.drawing import Hand, draw_line
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from validation_set import read_predictions, read_validation_lines, write_predictions, write_validation_set
 
-from stages.lib.evaluation.confidence import calibrate, rank_correlation, review, summarise_confidence
-from stages.lib.evaluation.readings import Line
+from ownhand.evaluation.confidence import calibrate, rank_correlation, review, summarise_confidence
+from ownhand.evaluation.readings import Line
 
 
 def lines_with(root: Path, errors_and_confidences: list[tuple[int, float]]) -> list[Line]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from stages.lib.checks.configuration import ConfigurationFacts, ModelLimits, check_configuration
-from stages.lib.checks.findings import Finding
-from stages.lib.checks.lengths import Lengths, SampleLength
-from stages.lib.metadata import Sample
-from stages.lib.params import Params, read_params
+from ownhand.checks.configuration import ConfigurationFacts, ModelLimits, check_configuration
+from ownhand.checks.findings import Finding
+from ownhand.checks.lengths import Lengths, SampleLength
+from ownhand.params import Params, read_params
+from ownhand.samples import Sample
 
 ROOT = Path(__file__).parent.parent
 LINE = Sample("00001", "a.jpg", "текст", "a.jpg", "p", "", 600, 60, "train", "")

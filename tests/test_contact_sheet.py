@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from stages.lib.contact_sheet import SHEET, Group, read_contact_sheet, write_contact_sheet
-from stages.lib.dataset.images import open_image
+from ownhand.images import open_image
+from ownhand.vision.contact_sheet import SHEET, Group, read_contact_sheet, write_contact_sheet
 
 
 def test_pictures_come_back_reduced_in_order_with_captions_and_settings(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.lib.dataset import conversion
-from stages.lib.dataset.conversion import Original, convert_pictures
-from stages.lib.dataset.duplicates import Picture
-from stages.lib.dataset.images import ImageLimits
-from stages.lib.dataset.regions import Region, box
-from stages.lib.failures import Refusal
+from ownhand.dataset import conversion
+from ownhand.dataset.conversion import Original, convert_pictures
+from ownhand.dataset.duplicates import Picture
+from ownhand.errors import Refusal
+from ownhand.ground_truth.regions import Region, box
+from ownhand.images import ImageLimits
 
 LIMITS = ImageLimits(max_side_px=100, min_side_px=8, max_pixels=1_000_000, max_aspect=20.0)
 

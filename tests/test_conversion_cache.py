@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.lib.dataset import conversion
-from stages.lib.dataset.cleaning import NOTHING, Cleaning
-from stages.lib.dataset.conversion import Original, convert_pictures
-from stages.lib.dataset.conversion_cache import INDEX, ConversionCache, open_cache, picture_key
-from stages.lib.dataset.duplicates import Picture
-from stages.lib.dataset.images import ImageLimits
-from stages.lib.dataset.regions import Region, box
+from ownhand.dataset import conversion
+from ownhand.dataset.cleaning import NOTHING, Cleaning
+from ownhand.dataset.conversion import Original, convert_pictures
+from ownhand.dataset.conversion_cache import INDEX, ConversionCache, open_cache, picture_key
+from ownhand.dataset.duplicates import Picture
+from ownhand.ground_truth.regions import Region, box
+from ownhand.images import ImageLimits
 
 LIMITS = ImageLimits(max_side_px=100, min_side_px=8, max_pixels=1_000_000, max_aspect=20.0)
 

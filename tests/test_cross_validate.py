@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from conftest import ROOT, edit_params
 
+from ownhand.errors import Refusal
+from ownhand.runtime import hash_file
+from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.training import run
+from ownhand.training.trainer import MarkCompleteCheckpoints
 from stages import cross_validate, encode, train, transcribe
-from stages.lib.cross_validation import run
-from stages.lib.failures import Refusal
-from stages.lib.metadata import METADATA, Sample, read_metadata
-from stages.lib.runtime import hash_file
-from stages.lib.training.trainer import MarkCompleteCheckpoints
 
 OUTPUTS = ("base.jsonl", "adapter.jsonl", "folds.json")
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from validation_set import PARAMS, ROWS, write, write_cross_validation, write_validation_set
 
+from ownhand.errors import Refusal
+from ownhand.evaluation.cross_validation import compare_with_validation, word_cross_validation
 from stages.evaluate import evaluate
-from stages.lib.evaluation.cross_validation import compare_with_validation, word_cross_validation
-from stages.lib.failures import Refusal
 
 FOLDS = "data/cross_validation/folds.json"
 

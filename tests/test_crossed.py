@@ -9,9 +9,9 @@ from typing import Any
 
 from validation_set import PARAMS, write, write_cross_validation, write_validation_set
 
+from ownhand.report import verdict
+from ownhand.report.crossed import judge, numbers_in_front
 from stages.evaluate import evaluate
-from stages.lib.report import verdict
-from stages.lib.report.crossed import judge, numbers_in_front
 
 EVIL = "<script>alert('x')</script>"
 MANY = [(f"p{number}", "мама мыла раму", "мома мыла рану", "мама мыла рану") for number in range(6)]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.lib.dataset.fit import SequenceLimit
-from stages.lib.dataset.ground_truth import FORMATS, read_ground_truth
-from stages.lib.params import read_params
-from stages.lib.vision.drawing import Hand, draw_line
+from demo.drawing import Hand, draw_line
+from ownhand.ground_truth import FORMATS, read_ground_truth
+from ownhand.model.fit import SequenceLimit
+from ownhand.params import read_params
 from stages.prepare import prepare
 
 ROOT = Path(__file__).parent.parent

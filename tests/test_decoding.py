@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.lib.metadata import Sample
-from stages.lib.model.decoding import ConfidenceRecorder, is_loop, transcribe
-from stages.lib.model.loading import load_base_model, read_tokenizer
-from stages.lib.model.sequence import SpecialTokens
-from stages.lib.params import TranscribeParams
-from stages.lib.vision.features import FeatureCache
+from ownhand.model.decoding import ConfidenceRecorder, is_loop, transcribe
+from ownhand.model.loading import load_base_model, read_tokenizer
+from ownhand.model.sequence import SpecialTokens
+from ownhand.params import TranscribeParams
+from ownhand.samples import Sample
+from ownhand.vision.features import FeatureCache
 
 
 @pytest.mark.parametrize(

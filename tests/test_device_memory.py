@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from stages.lib.checks.base_model import gather_model
-from stages.lib.checks.device_memory import check_memory, estimate_step, worst_batches
-from stages.lib.checks.findings import Finding
-from stages.lib.checks.lengths import Lengths, SampleLength
-from stages.lib.metadata import Sample
-from stages.lib.model.memory import Memory
-from stages.lib.params import Params, read_params
+from ownhand.checks.base_model import gather_model
+from ownhand.checks.device_memory import check_memory, estimate_step, worst_batches
+from ownhand.checks.findings import Finding
+from ownhand.checks.lengths import Lengths, SampleLength
+from ownhand.model.memory import Memory
+from ownhand.params import Params, read_params
+from ownhand.samples import Sample
 
 ROOT = Path(__file__).parent.parent
 GB = 10**9

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from stages.lib.dataset.duplicates import DisjointSets, Picture, find_same_pictures, fingerprint
-from stages.lib.vision.drawing import Hand, draw_line
+from demo.drawing import Hand, draw_line
+from ownhand.dataset.duplicates import DisjointSets, Picture, find_same_pictures, fingerprint
 
 FONTS = Path(__file__).parent.parent / "demo/fonts"
 FONT = FONTS / "demo_hand/bad-script-regular.woff2"

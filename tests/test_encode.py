@@ -12,11 +12,11 @@ import pytest
 from conftest import ROOT, edit_params
 from PIL import Image
 
+from ownhand.params import read_params
+from ownhand.samples import METADATA, Sample
+from ownhand.vision.contact_sheet import read_contact_sheet
+from ownhand.vision.features import FeatureCache
 from stages.encode import encode
-from stages.lib.contact_sheet import read_contact_sheet
-from stages.lib.metadata import METADATA, Sample
-from stages.lib.params import read_params
-from stages.lib.vision.features import FeatureCache
 
 
 def test_probe_pictures_are_encoded_under_keys_that_no_training_view_has(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from stages.lib.checks.environment import check_environment, runs_on
-from stages.lib.checks.machine import Card, EnvironmentFacts
+from ownhand.checks.environment import check_environment, runs_on
+from ownhand.checks.machine import Card, EnvironmentFacts
 
 BLACKWELL = Card("NVIDIA GeForce RTX 5060 Ti", (12, 0), True, 15 * 10**9, 16 * 10**9)
 CU124 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")

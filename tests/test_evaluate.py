@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from validation_set import PARAMS, ROWS, read_predictions, write, write_predictions, write_validation_set
 
+from ownhand.errors import Refusal
 from stages.evaluate import evaluate, keep_predictions
-from stages.lib.failures import Refusal
 
 TABLES = ["rates", "leniency", "pages", "hands", "lengths", "scripts", "calibration", "review", "confusion_cells"]
 OUTPUTS = (

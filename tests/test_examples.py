@@ -6,9 +6,9 @@ from pathlib import Path
 
 from validation_set import read_validation_lines, write_validation_set
 
-from stages.lib.evaluation.examples import CONTEXT, Example, Spot, find_examples
-from stages.lib.evaluation.metrics import count_confusions
-from stages.lib.evaluation.readings import Line
+from ownhand.evaluation.examples import CONTEXT, Example, Spot, find_examples
+from ownhand.evaluation.metrics import count_confusions
+from ownhand.evaluation.readings import Line
 
 
 def examples_of(root: Path, rows: list[tuple[str, str]]) -> tuple[list[Line], list[Example]]:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from stages import export
-from stages.export import check_disk, check_parameters, export_adapter, export_merged
-from stages.lib.failures import Refusal
-from stages.lib.model.adapter import add_adapter, load_adapter, lora_config, read_adapter_config, save_adapter
-from stages.lib.model.loading import load_base_model
-from stages.lib.model.sequence import SpecialTokens, as_image_outputs
-from stages.lib.params import Params, read_params
-from stages.lib.vision.features import FeatureCache, VisionInput, compute_vision_tokens
+from ownhand import export
+from ownhand.errors import Refusal
+from ownhand.export import check_disk, check_parameters, export_adapter, export_merged
+from ownhand.model.adapter import add_adapter, load_adapter, lora_config, read_adapter_config, save_adapter
+from ownhand.model.loading import load_base_model
+from ownhand.model.sequence import SpecialTokens, as_image_outputs
+from ownhand.params import Params, read_params
+from ownhand.vision.features import FeatureCache, VisionInput, compute_vision_tokens
 
 ROOT = Path(__file__).parent.parent
 EVALUATION = {

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 import torch
 
-from stages.lib.failures import Refusal, is_out_of_memory, run_stage
+from ownhand.errors import Refusal, is_out_of_memory, run_stage
 
 
 def end(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:

@@ -13,21 +13,21 @@ from conftest import FONT
 from PIL import Image
 from transformers import DeepseekOcr2Config, PreTrainedConfig, UnlimitedOcrConfig
 
-from stages.lib.checks.base_model import check_base_model, gather_model
-from stages.lib.demo_model.shape import build_tokenizer
-from stages.lib.failures import Refusal
-from stages.lib.files import write_json
-from stages.lib.model.adapter import add_adapter, load_adapter, lora_config, save_adapter
-from stages.lib.model.decoding import transcribe
-from stages.lib.model.families import FAMILIES, read_family
-from stages.lib.model.loading import load_base_model, model_class, read_tokenizer, special_tokens
-from stages.lib.model.sequence import CachedVisionCollator, SpecialTokens, build_training_ids
-from stages.lib.params import TranscribeParams, read_params
-from stages.lib.training.trainer import label_logits_loss
-from stages.lib.vision.drawing import Hand, draw_line
-from stages.lib.vision.features import VisionInput, compute_vision_tokens
-from stages.lib.vision.pictures import PictureCollator
-from stages.lib.vision.views import Views, read_view_sizes
+from demo.drawing import Hand, draw_line
+from demo.shape import build_tokenizer
+from ownhand.checks.base_model import check_base_model, gather_model
+from ownhand.errors import Refusal
+from ownhand.files import write_json
+from ownhand.model.adapter import add_adapter, load_adapter, lora_config, save_adapter
+from ownhand.model.decoding import transcribe
+from ownhand.model.families import FAMILIES, read_family
+from ownhand.model.loading import load_base_model, model_class, read_tokenizer, special_tokens
+from ownhand.model.sequence import CachedVisionCollator, SpecialTokens, build_training_ids
+from ownhand.model.views import Views, read_view_sizes
+from ownhand.params import TranscribeParams, read_params
+from ownhand.training.trainer import label_logits_loss
+from ownhand.vision.features import VisionInput, compute_vision_tokens
+from ownhand.vision.pictures import PictureCollator
 
 ROOT = Path(__file__).parent.parent
 TEXT = "мама мыла раму"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.lib.vision.features import FeatureCache, FeatureWriter, finish_cache
+from ownhand.vision.features import FeatureCache, FeatureWriter, finish_cache
 
 
 def tokens(seed: int, count: int = 5) -> torch.Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.files import write_atomically, write_json, write_text
+from ownhand.files import write_atomically, write_json, write_text
 
 
 def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:

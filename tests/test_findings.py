@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.checks.findings import (
+from ownhand.checks.findings import (
     CATALOGUE,
     as_json,
     as_markdown,
@@ -22,7 +22,7 @@ from stages.lib.checks.findings import (
     verdict,
     warning,
 )
-from stages.lib.failures import Refusal
+from ownhand.errors import Refusal
 
 PAGE = (Path(__file__).parent.parent / "docs/findings.md").read_text(encoding="utf-8")
 MIXED = [

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from stages.lib.cross_validation import folds as module
-from stages.lib.cross_validation.folds import assign_folds
-from stages.lib.failures import Refusal
-from stages.lib.metadata import Sample
+from ownhand.errors import Refusal
+from ownhand.samples import Sample
+from ownhand.training import folds as module
+from ownhand.training.folds import assign_folds
 
 LONG = "Миновало почти десятилетие с тех пор, как произошел прорыв в разработке сетей"
 

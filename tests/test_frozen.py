@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.dataset.frozen import read_frozen
-from stages.lib.failures import Refusal
+from ownhand.dataset.frozen import read_frozen
+from ownhand.errors import Refusal
 
 NAMES = ["p1/a.jpg", "p1/b.jpg", "p2/c.jpg", "page.jpg#l1", "page.jpg#l2"]
 PAGES = [("", "p1"), ("", "p1"), ("Аня", "p2"), ("", "page.jpg"), ("", "page.jpg")]

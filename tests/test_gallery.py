@@ -7,8 +7,8 @@ from pathlib import Path
 
 from validation_set import ROWS, read_validation_lines, write_validation_set
 
-from stages.lib.report.gallery import write_gallery
-from stages.lib.vision.probes import LINES
+from ownhand.report.gallery import write_gallery
+from ownhand.vision.probes import LINES
 
 
 def texts_of(path: Path) -> str:

@@ -10,7 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 import pytest
 
-from stages.lib.dataset.ground_truth import GroundTruth, GroundTruthError, Rejection, read_ground_truth
+from ownhand.ground_truth import GroundTruth, GroundTruthError, Rejection, read_ground_truth
 
 
 def make_folder(folder: Path, files: list[str], rows: str, table: str = "annotations.csv") -> Path:

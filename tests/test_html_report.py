@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from validation_set import PARAMS, ROWS, read_predictions, write, write_predictions, write_validation_set
 
+from ownhand.report.html_report import show_spaces
+from ownhand.report.records import read_curves
+from ownhand.vision.contact_sheet import Group, write_contact_sheet
 from stages.evaluate import evaluate
-from stages.lib.contact_sheet import Group, write_contact_sheet
-from stages.lib.report.html_report import show_spaces
-from stages.lib.report.records import read_curves
 
 CHROMIUM = shutil.which("chromium")
 EVIL = "<script>alert('x')</script> & \"quoted\""

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from stages.lib.dataset import images
-from stages.lib.dataset.images import ImageLimits, UnreadableImage, find_files, open_image
+from ownhand.dataset import images
+from ownhand.images import ImageLimits, UnreadableImage, find_files, open_image
 
 LIMITS = ImageLimits(max_side_px=400, min_side_px=8, max_pixels=1_000_000, max_aspect=20.0)
 WHITE, RED = (255, 255, 255), (255, 0, 0)

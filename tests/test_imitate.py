@@ -16,12 +16,12 @@ from conftest import PROMPT
 from PIL import Image
 from safetensors import safe_open
 
-from stages.imitate import IMAGE_ID, byte_level_tokenizer, imitate, official_config
-from stages.lib.failures import Refusal
-from stages.lib.model.loading import BOS, EOS, IMAGE, PAD, load_base_model, read_tokenizer, special_tokens
-from stages.lib.model.official import UNUSED_OFFICIAL, official_tensors, read_unused
-from stages.lib.vision.features import compute_vision_tokens
-from stages.lib.vision.views import make_views, read_view_sizes
+from benchmarks.random_checkpoint import IMAGE_ID, byte_level_tokenizer, imitate, official_config
+from ownhand.errors import Refusal
+from ownhand.model.loading import BOS, EOS, IMAGE, PAD, load_base_model, read_tokenizer, special_tokens
+from ownhand.model.official import UNUSED_OFFICIAL, official_tensors, read_unused
+from ownhand.model.views import make_views, read_view_sizes
+from ownhand.vision.features import compute_vision_tokens
 
 TABLE = Path(__file__).parent / "data/official_tensors.csv"  # every tensor of the checkpoint, numbers replaced by N
 

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.lib.dataset import images
-from stages.lib.dataset.fit import SequenceLimit
-from stages.lib.metadata import read_metadata
-from stages.lib.params import read_params
+from ownhand.dataset import images
+from ownhand.model.fit import SequenceLimit
+from ownhand.params import read_params
+from ownhand.samples import read_metadata
 from stages.prepare import prepare
 
 ROOT = Path(__file__).parent.parent

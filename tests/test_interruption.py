@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import edit_params
 
-from stages.lib.runtime import hash_file
+from ownhand.runtime import hash_file
 
 ROOT = Path(__file__).parent.parent
 KILLS = {"encode": 6, "train": 8, "transcribe": 6}

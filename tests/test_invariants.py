@@ -11,18 +11,18 @@ import torch
 from conftest import PROMPT, TEXTS
 from PIL import Image
 
-from stages.lib.demo_model.drawn_lines import make_batch
-from stages.lib.metadata import Sample
-from stages.lib.model.adapter import add_adapter, lora_config
-from stages.lib.model.decoding import transcribe
-from stages.lib.model.loading import load_base_model, read_tokenizer, special_tokens
-from stages.lib.model.sequence import IGNORED_LABEL, CachedVisionCollator, SpecialTokens
-from stages.lib.params import TrainParams, TranscribeParams, read_params
-from stages.lib.runtime import hash_file
-from stages.lib.training import trainer
-from stages.lib.training.trainer import CachedSamples, label_logits_loss, sum_cross_entropy
-from stages.lib.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
-from stages.lib.vision.views import read_view_sizes
+from demo.lines import make_batch
+from ownhand.model.adapter import add_adapter, lora_config
+from ownhand.model.decoding import transcribe
+from ownhand.model.loading import load_base_model, read_tokenizer, special_tokens
+from ownhand.model.sequence import IGNORED_LABEL, CachedVisionCollator, SpecialTokens
+from ownhand.model.views import read_view_sizes
+from ownhand.params import TrainParams, TranscribeParams, read_params
+from ownhand.runtime import hash_file
+from ownhand.samples import Sample
+from ownhand.training import trainer
+from ownhand.training.trainer import CachedSamples, label_logits_loss, sum_cross_entropy
+from ownhand.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
 
 ROOT = Path(__file__).parent.parent
 

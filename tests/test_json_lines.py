@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stages.lib.dataset.ground_truth import GroundTruth, GroundTruthError, read_ground_truth
+from ownhand.ground_truth import GroundTruth, GroundTruthError, read_ground_truth
 
 CHAT = {"role": "user", "content": "<image>\nFree OCR."}
 

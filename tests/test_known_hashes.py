@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.dataset import known_hashes
-from stages.lib.dataset.known_hashes import KnownHashes, hash_file
+from ownhand.dataset import known_hashes
+from ownhand.dataset.known_hashes import KnownHashes, hash_file
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.lib.dataset.duplicates import Picture, fingerprint
-from stages.lib.dataset.leaks import Checks, check_split, describe_split, list_names
-from stages.lib.dataset.splits import Join, Split, SplitSample
-from stages.lib.vision.drawing import Hand, draw_line
+from demo.drawing import Hand, draw_line
+from ownhand.dataset.duplicates import Picture, fingerprint
+from ownhand.dataset.leaks import Checks, check_split, describe_split, list_names
+from ownhand.dataset.splits import Join, Split, SplitSample
 
 FONT = Path(__file__).parent.parent / "demo/fonts/demo_hand/bad-script-regular.woff2"
 TEXTS = ["Утром шёл снег", "Вечером шёл дождь", "Мы ждали 12 минут", "Книга на столе"]

@@ -10,13 +10,13 @@ from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from stages.lib.checks.lengths import look_at_characters, measure_lengths
-from stages.lib.dataset.fit import SequenceLimit
-from stages.lib.metadata import Sample
-from stages.lib.model.loading import read_tokenizer
-from stages.lib.model.sequence import SpecialTokens
-from stages.lib.training.trainer import CachedSamples
-from stages.lib.vision.features import FeatureCache, VisionInput
+from ownhand.checks.lengths import look_at_characters, measure_lengths
+from ownhand.model.fit import SequenceLimit
+from ownhand.model.loading import read_tokenizer
+from ownhand.model.sequence import SpecialTokens
+from ownhand.samples import Sample
+from ownhand.training.trainer import CachedSamples
+from ownhand.vision.features import FeatureCache, VisionInput
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stages.lib.evaluation.lenient import RULES, forgive
-from stages.lib.evaluation.metrics import count_lenient_errors
+from ownhand.evaluation.lenient import RULES, forgive
+from ownhand.evaluation.metrics import count_lenient_errors
 
 PAIRS = {
     "case": ("Мама", "мАМА"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from stages.lib.model.live_bytes import LiveBytes
+from ownhand.model.live_bytes import LiveBytes
 
 
 def test_the_peak_is_what_lived_at_the_same_time() -> None:

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaTokenizerFast, core_model_loading
 
-from stages.lib.failures import Refusal
-from stages.lib.model import loading
-from stages.lib.model.loading import (
+from ownhand.errors import Refusal
+from ownhand.model import loading
+from ownhand.model.loading import (
     BOS,
     EOS,
     IMAGE,
@@ -30,9 +30,9 @@ from stages.lib.model.loading import (
     read_tokenizer,
     special_tokens,
 )
-from stages.lib.model.sequence import SpecialTokens, as_image_outputs
-from stages.lib.vision.features import VisionInput, compute_vision_tokens
-from stages.lib.vision.pictures import pixel_inputs
+from ownhand.model.sequence import SpecialTokens, as_image_outputs
+from ownhand.vision.features import VisionInput, compute_vision_tokens
+from ownhand.vision.pictures import pixel_inputs
 
 REVISION = "9f30c71f441d010e5429c532364a86705536c53a"
 TEXTS = [

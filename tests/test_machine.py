@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stages.lib.checks.environment import check_environment
-from stages.lib.checks.machine import gather_environment
-from stages.lib.params import RuntimeParams
+from ownhand.checks.environment import check_environment
+from ownhand.checks.machine import gather_environment
+from ownhand.params import RuntimeParams
 
 
 def test_this_machine_is_described_and_can_run_the_tests() -> None:

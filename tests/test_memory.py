@@ -9,25 +9,25 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.imitate import IMAGE_ID, official_config
-from stages.lib.model.adapter import add_adapter, lora_config
-from stages.lib.model.live_bytes import LiveBytes
-from stages.lib.model.loading import load_base_model, read_config
-from stages.lib.model.memory import (
+from benchmarks.random_checkpoint import IMAGE_ID, official_config
+from ownhand.model.adapter import add_adapter, lora_config
+from ownhand.model.live_bytes import LiveBytes
+from ownhand.model.loading import load_base_model, read_config
+from ownhand.model.memory import (
     Load,
     Memory,
     estimate_encoding,
     estimate_training,
     estimate_transcription,
 )
-from stages.lib.model.official import build_config
-from stages.lib.model.sequence import SpecialTokens, as_image_outputs
-from stages.lib.params import TrainParams, read_params
-from stages.lib.training import trainer
-from stages.lib.training.trainer import label_logits_loss
-from stages.lib.vision.features import VisionInput, compute_vision_tokens
-from stages.lib.vision.pictures import pixel_inputs
-from stages.lib.vision.views import ViewSizes, make_views
+from ownhand.model.official import build_config
+from ownhand.model.sequence import SpecialTokens, as_image_outputs
+from ownhand.model.views import ViewSizes, make_views
+from ownhand.params import TrainParams, read_params
+from ownhand.training import trainer
+from ownhand.training.trainer import label_logits_loss
+from ownhand.vision.features import VisionInput, compute_vision_tokens
+from ownhand.vision.pictures import pixel_inputs
 
 ROOT = Path(__file__).parent.parent
 FULL = build_config(official_config(12), IMAGE_ID)

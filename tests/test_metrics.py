@@ -8,7 +8,7 @@ import unicodedata
 import jiwer
 import pytest
 
-from stages.lib.evaluation.metrics import (
+from ownhand.evaluation.metrics import (
     align,
     comparable,
     count_character_errors,

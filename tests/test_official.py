@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel, UnlimitedOcrForConditionalGeneration
 
-from stages.imitate import IMAGE_ID, official_config
-from stages.lib.model.official import UNUSED_OFFICIAL, build_config, official_tensors
+from benchmarks.random_checkpoint import IMAGE_ID, official_config
+from ownhand.model.official import UNUSED_OFFICIAL, build_config, official_tensors
 
 TABLE = Path(__file__).parent / "data/official_tensors.csv"  # every tensor of the checkpoint, numbers replaced by N
 

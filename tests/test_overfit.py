@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.lib.checks.overfit import OverfitFacts, check_overfit, choose_lines, overfit
-from stages.lib.metadata import Sample
-from stages.lib.params import Params, read_params
+from ownhand.checks.overfit import OverfitFacts, check_overfit, choose_lines, overfit
+from ownhand.params import Params, read_params
+from ownhand.samples import Sample
 
 ROOT = Path(__file__).parent.parent
 LEARNED = OverfitFacts(lines=4, steps=40, base_loss=2.1, loss=0.015, shuffled_loss=6.0, uniform=5.8, cer=0.0)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.dataset.ground_truth import GroundTruth, read_ground_truth
-from stages.lib.dataset.regions import Region
+from ownhand.ground_truth import GroundTruth, read_ground_truth
+from ownhand.ground_truth.regions import Region
 
 POINTS = "0,0 50,0 50,20 0,20"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from defusedxml.ElementTree import fromstring
 
-from stages.lib.dataset.ground_truth.page_files import Line
-from stages.lib.dataset.ground_truth.page_xml import read_page
+from ownhand.ground_truth.page_files import Line
+from ownhand.ground_truth.page_xml import read_page
 
 TRANSKRIBUS = """<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
 <PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2013-07-15">

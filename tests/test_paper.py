@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from stages.lib.dataset.paper import paper_colour
+from ownhand.images import paper_colour
 
 
 def test_the_colour_around_the_writing_is_that_of_the_paper_and_not_of_the_ink() -> None:

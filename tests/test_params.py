@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.lib.params import ParameterError, read_params
+from ownhand.params import ParameterError, read_params
 
 ROOT = Path(__file__).parent.parent
 

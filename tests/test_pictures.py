@@ -13,14 +13,15 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from stages import read, train, transcribe
+from ownhand import read
+from ownhand.model.sequence import SpecialTokens
+from ownhand.params import read_params
+from ownhand.samples import Sample
+from ownhand.vision.augment import augment
+from ownhand.vision.features import VisionInput
+from ownhand.vision.pictures import PictureCollator, Pictures, pixel_inputs
+from stages import train, transcribe
 from stages.encode import encode
-from stages.lib.metadata import Sample
-from stages.lib.model.sequence import SpecialTokens
-from stages.lib.params import read_params
-from stages.lib.vision.augment import augment
-from stages.lib.vision.features import VisionInput
-from stages.lib.vision.pictures import PictureCollator, Pictures, pixel_inputs
 
 ROOT = Path(__file__).parent.parent
 

@@ -150,7 +150,7 @@ def test_a_validation_picture_reads_exactly_as_in_the_prediction_file(demo: Path
         lines = (demo / f"data/predictions/{name}.jsonl").read_text(encoding="utf-8").splitlines()
         predictions = {record["image_id"]: record for record in map(json.loads, lines)}
         output = run(
-            demo, sys.executable, "-m", "stages.read", "data/processed/val/images", "--format", "jsonl", *flags
+            demo, sys.executable, "-m", "ownhand.read", "data/processed/val/images", "--format", "jsonl", *flags
         )
         records = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         assert len(records) == len(predictions)
@@ -163,10 +163,10 @@ def test_a_validation_picture_reads_exactly_as_in_the_prediction_file(demo: Path
 def test_a_bad_file_is_named_the_rest_is_read_and_the_exit_code_says_so(demo: Path, tmp_path: Path) -> None:
     good = next((demo / "data/processed/val/images").glob("*.jpg"))
     (tmp_path / "broken.jpg").write_bytes(good.read_bytes()[:300])
-    output = run(demo, sys.executable, "-m", "stages.read", str(good), str(tmp_path / "broken.jpg"), code=1)
+    output = run(demo, sys.executable, "-m", "ownhand.read", str(good), str(tmp_path / "broken.jpg"), code=1)
     assert "broken.jpg" in output
     assert "1 of 2 pictures read, 1 refused" in output
-    output = run(demo, sys.executable, "-m", "stages.read", "nosuch.jpg", code=1)
+    output = run(demo, sys.executable, "-m", "ownhand.read", "nosuch.jpg", code=1)
     assert "there is no such file: nosuch.jpg" in output
 
 

@@ -17,14 +17,14 @@ import pytest
 from PIL import Image
 
 import stages.prepare
-from stages.lib.contact_sheet import read_contact_sheet
-from stages.lib.dataset.fit import SequenceLimit
-from stages.lib.dataset.ground_truth import GroundTruthError, TranscribedImage
-from stages.lib.dataset.splits import SplitError
-from stages.lib.failures import Refusal, run_stage
-from stages.lib.metadata import read_metadata
-from stages.lib.params import PrepareParams, read_params
-from stages.lib.vision.drawing import Hand, draw_line
+from demo.drawing import Hand, draw_line
+from ownhand.dataset.splits import SplitError
+from ownhand.errors import Refusal, run_stage
+from ownhand.ground_truth import GroundTruthError, TranscribedImage
+from ownhand.model.fit import SequenceLimit
+from ownhand.params import PrepareParams, read_params
+from ownhand.samples import read_metadata
+from ownhand.vision.contact_sheet import read_contact_sheet
 from stages.prepare import Summary, name_pages, prepare
 
 ROOT = Path(__file__).parent.parent

@@ -7,9 +7,9 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.prepare import convert_with_pillow, draw_photograph
-from stages.lib.dataset.conversion import Original, convert_pictures
-from stages.lib.dataset.duplicates import Picture, find_same_pictures
-from stages.lib.dataset.images import ImageLimits
+from ownhand.dataset.conversion import Original, convert_pictures
+from ownhand.dataset.duplicates import Picture, find_same_pictures
+from ownhand.images import ImageLimits
 
 
 def test_photographs_differ_and_both_ways_write_the_same_bytes(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from conftest import ROOT
 
-from stages.lib.metadata import Sample
-from stages.lib.vision.probes import LINES, draw_printed, exchange, printed_lines, probe_pictures, probe_samples
+from ownhand.samples import Sample
+from ownhand.vision.probes import LINES, draw_printed, exchange, printed_lines, probe_pictures, probe_samples
 
 
 def validation(count: int, text: str = "line {}") -> list[Sample]:

@@ -13,8 +13,8 @@ import torch
 from conftest import edit_params
 from safetensors.torch import load_file
 
-from stages.lib import processes
-from stages.lib.vision.features import FeatureCache
+from ownhand import processes
+from ownhand.vision.features import FeatureCache
 
 ROOT = Path(__file__).parent.parent
 

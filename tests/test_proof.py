@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from validation_set import read_validation_lines, write, write_validation_set
 
-from stages.lib.evaluation.proof import find_problems, read_probes, summarise_probes
-from stages.lib.failures import Refusal
+from ownhand.errors import Refusal
+from ownhand.evaluation.proof import find_problems, read_probes, summarise_probes
 
 ROWS = [("p1", "мама мыла раму", "", "мама мыла раму"), ("p2", "добрый день", "", "добрый вень")]
 

@@ -9,9 +9,9 @@ import pytest
 from conftest import edit_params
 from PIL import Image
 
-from stages.lib.dataset.cleaning import Cleaning, clean
-from stages.lib.params import read_params
-from stages.read import read
+from ownhand.dataset.cleaning import Cleaning, clean
+from ownhand.params import read_params
+from ownhand.read import read
 
 
 def test_a_photograph_is_cleaned_as_prepare_would(

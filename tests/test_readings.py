@@ -8,9 +8,9 @@ import pytest
 import validation_set
 from validation_set import read_predictions, write_predictions, write_validation_set
 
-from stages.lib.evaluation.readings import READERS, Line, read_lines
-from stages.lib.failures import Refusal
-from stages.lib.metadata import Sample, read_metadata
+from ownhand.errors import Refusal
+from ownhand.evaluation.readings import READERS, Line, read_lines
+from ownhand.samples import Sample, read_metadata
 
 
 def read(root: Path) -> list[Line]:

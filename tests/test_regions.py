@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.lib.dataset.regions import Region, RegionError, box, cut_region
+from ownhand.ground_truth.regions import Region, RegionError, box, cut_region
 
 RED = (200, 0, 0)
 

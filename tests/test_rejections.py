@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.dataset.ground_truth import Rejection
-from stages.lib.dataset.rejections import count_kinds, refuse_too_many, write_rejections
-from stages.lib.failures import Refusal
+from ownhand.dataset.rejections import count_kinds, refuse_too_many, write_rejections
+from ownhand.errors import Refusal
+from ownhand.ground_truth import Rejection
 
 LOST = [Rejection(f"{number}.jpg", number, "image not found: nothing like it") for number in range(2, 5)]
 EXTRA = Rejection("x.jpg", None, "no transcription: no row names it", counted=False)

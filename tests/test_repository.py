@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages.lib.params import AugmentParams, Params, read_params
+from ownhand.params import AugmentParams, Params, read_params
 
 ROOT = Path(__file__).parent.parent
 SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("stages/**/*.py"))}

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from stages.lib.checks.findings import Finding
-from stages.lib.checks.lengths import Lengths
-from stages.lib.checks.samples import SampleFacts, check_samples, find_copies, find_missing, read_rejections
-from stages.lib.metadata import Sample
+from ownhand.checks.findings import Finding
+from ownhand.checks.lengths import Lengths
+from ownhand.checks.samples import SampleFacts, check_samples, find_copies, find_missing, read_rejections
+from ownhand.samples import Sample
 
 
 def sample(number: int, text: str, split: str, page: str = "") -> Sample:

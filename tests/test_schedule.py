@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers import get_cosine_schedule_with_warmup
 
-from stages.lib.params import TrainParams, read_params
-from stages.lib.training.schedule import Schedule
+from ownhand.params import TrainParams, read_params
+from ownhand.training.schedule import Schedule
 
 ROOT = Path(__file__).parent.parent
 

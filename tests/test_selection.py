@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from stages.lib.evaluation.metrics import count_character_errors
-from stages.lib.metadata import Sample
-from stages.lib.model.decoding import transcribe
-from stages.lib.model.loading import load_base_model, read_tokenizer
-from stages.lib.model.sequence import SpecialTokens
-from stages.lib.params import TranscribeParams
-from stages.lib.training.selection import WHOLE, KeepBest, best_step, make_cer_reader
-from stages.lib.vision.features import FeatureCache
+from ownhand.evaluation.metrics import count_character_errors
+from ownhand.model.decoding import transcribe
+from ownhand.model.loading import load_base_model, read_tokenizer
+from ownhand.model.sequence import SpecialTokens
+from ownhand.params import TranscribeParams
+from ownhand.samples import Sample
+from ownhand.training.selection import WHOLE, KeepBest, best_step, make_cer_reader
+from ownhand.vision.features import FeatureCache
 
 
 class SavedModel:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.lib.model.loading import read_tokenizer
-from stages.lib.model.sequence import (
+from ownhand.model.loading import read_tokenizer
+from ownhand.model.sequence import (
     CachedVisionCollator,
     SequenceTooLong,
     SpecialTokens,

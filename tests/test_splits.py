@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from stages.lib.dataset.splits import Join, Split, SplitError, SplitRules, SplitSample, find_contained, split_samples
+from ownhand.dataset.splits import Join, Split, SplitError, SplitRules, SplitSample, find_contained, split_samples
 
 PAGE = "Миновало почти десятилетие с тех пор, как произошел прорыв в разработке и применении нейронных сетей."
 

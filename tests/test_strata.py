@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from stages.lib.dataset.strata import LENGTH_TOLERANCE, Stratum, choose_groups
+from ownhand.dataset.strata import LENGTH_TOLERANCE, Stratum, choose_groups
 
 
 def strata(texts: list[list[str]]) -> dict[int, Stratum]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from validation_set import PARAMS, read_validation_lines, write_validation_set
 
-from stages.lib.evaluation.summary import RATES, Rate, compare_rates, summarise
+from ownhand.evaluation.summary import RATES, Rate, compare_rates, summarise
 
 ROWS = [(f"p{n}", "мама мыла раму", "мома мыла рому"[n % 3 :], "мама мыла раму"[n % 2 :]) for n in range(12)]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from validation_set import ROWS, read_validation_lines, write_validation_set
 
-from stages.lib.evaluation.readings import Line
-from stages.lib.evaluation.tables import (
+from ownhand.evaluation.readings import Line
+from ownhand.evaluation.tables import (
     by_hand,
     by_length,
     by_leniency,

@@ -1,4 +1,4 @@
-from stages.lib.text import clean_transcription, collapse_whitespace, grapheme_clusters, is_blank, to_nfc, words
+from ownhand.text import clean_transcription, collapse_whitespace, grapheme_clusters, is_blank, to_nfc, words
 
 
 def test_letters_and_their_combining_marks_become_one_code_point() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.dataset.ground_truth import GroundTruth, GroundTruthError, read_ground_truth
+from ownhand.ground_truth import GroundTruth, GroundTruthError, read_ground_truth
 
 
 def read(folder: Path, files: dict[str, str]) -> GroundTruth:

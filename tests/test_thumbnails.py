@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from validation_set import ROWS, write_validation_set
 
-from stages.lib.evaluation.readings import READERS, Line, read_lines
-from stages.lib.failures import Refusal
-from stages.lib.metadata import read_metadata
-from stages.lib.report import thumbnails
-from stages.lib.report.thumbnails import embed_pictures
+from ownhand.errors import Refusal
+from ownhand.evaluation.readings import READERS, Line, read_lines
+from ownhand.report import thumbnails
+from ownhand.report.thumbnails import embed_pictures
+from ownhand.samples import read_metadata
 
 
 def lines_with_noise(root: Path, count: int, size_px: tuple[int, int]) -> list[Line]:

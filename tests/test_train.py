@@ -21,13 +21,13 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import set_seed
 
+from ownhand.errors import Refusal
+from ownhand.params import Params, read_params
+from ownhand.samples import Sample, read_metadata
+from ownhand.training.run import Datasets, create_keep_best, prepare_datasets
+from ownhand.training.trainer import COMPLETE, TokenWeightedTrainer, last_complete_checkpoint
+from ownhand.vision.features import FeatureCache
 from stages import train
-from stages.lib.failures import Refusal
-from stages.lib.metadata import Sample, read_metadata
-from stages.lib.params import Params, read_params
-from stages.lib.training.run import Datasets, create_keep_best, prepare_datasets
-from stages.lib.training.trainer import COMPLETE, TokenWeightedTrainer, last_complete_checkpoint
-from stages.lib.vision.features import FeatureCache
 
 ROOT = Path(__file__).parent.parent
 

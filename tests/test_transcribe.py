@@ -10,11 +10,11 @@ from typing import Any, cast
 import pytest
 import torch
 
+from ownhand.model.decoding import Reading
+from ownhand.params import TranscribeParams
+from ownhand.samples import Sample
+from ownhand.vision.probes import printed_lines
 from stages import transcribe
-from stages.lib.metadata import Sample
-from stages.lib.model.decoding import Reading
-from stages.lib.params import TranscribeParams
-from stages.lib.vision.probes import printed_lines
 
 
 class Model:

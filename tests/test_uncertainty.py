@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from stages.lib.evaluation import uncertainty
-from stages.lib.evaluation.uncertainty import PairedRates, add_by_page, bootstrap, permutation_p_value
+from ownhand.evaluation import uncertainty
+from ownhand.evaluation.uncertainty import PairedRates, add_by_page, bootstrap, permutation_p_value
 
 
 def rates(base: list[int], adapter: list[int], n: list[int]) -> PairedRates:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stages.lib.report.verdict import (
+from ownhand.report.verdict import (
     count,
     describe_confidence,
     describe_confusions,

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.lib.failures import Refusal
-from stages.lib.model.families import FAMILIES, MODES
-from stages.lib.vision.views import ViewSizes, choose_grid, count_tokens, make_views, read_view_sizes
+from ownhand.errors import Refusal
+from ownhand.model.families import FAMILIES, MODES
+from ownhand.model.views import ViewSizes, choose_grid, count_tokens, make_views, read_view_sizes
 
 OFFICIAL = ViewSizes()
 GREY = (127 / 255 - 0.5) / 0.5  # of the padding

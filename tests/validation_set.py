@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from stages.lib.evaluation.readings import READERS, Line, read_lines
-from stages.lib.metadata import read_metadata
-from stages.lib.params import EvaluateParams
+from ownhand.evaluation.readings import READERS, Line, read_lines
+from ownhand.params import EvaluateParams
+from ownhand.samples import read_metadata
 
 PARAMS = EvaluateParams(bootstrap_samples=300, confidence_level=0.95, min_pages=3, worst_lines=2, folds=0, seed=1)
 # (page, transcription, reading of the base model, reading of the adapter)

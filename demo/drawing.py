@@ -1,0 +1,173 @@
+"""Synthetic text lines: a text, a font and a hand (a writer's habits) become a picture.
+
+Used by `demo.hand` (the demo hand), by `demo.pretrain` (the demo base model) and by tests. Nothing here
+knows about models. All randomness comes from the `numpy.random.Generator` that the caller passes.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+FONT_SIZE_PX = 48  # lines are drawn at this size, warped, and only then reduced to their final height
+
+
+@dataclass(frozen=True)
+class Hand:
+    """The habits of one writer and the look of his paper. Lengths are fractions of the font size unless named.
+
+    slant: horizontal shift per unit of height (0.2 leans right like cursive); wobble: how far the baseline moves;
+    size_jitter: relative change of letter height along the line; stretch_jitter: the same for width;
+    tilt: rise of the whole line per unit of width; thick: a broad pen;
+    ink, paper: RGB 0-255; shade: depth of uneven light, 0-1; grain: standard deviation of paper noise, 0-255;
+    ruling: "none", "lines" or "grid"; blur_px: Gaussian radius in final pixels; jpeg_quality: None leaves it out.
+    """
+
+    slant: float = 0.0
+    wobble: float = 0.02
+    size_jitter: float = 0.04
+    stretch_jitter: float = 0.04
+    tilt: float = 0.0
+    thick: bool = False
+    ink: tuple[int, int, int] = (30, 30, 60)
+    paper: tuple[int, int, int] = (245, 243, 236)
+    shade: float = 0.1
+    grain: float = 4.0
+    ruling: str = "none"
+    blur_px: float = 0.4
+    jpeg_quality: int | None = None
+
+
+def random_hand(rng: np.random.Generator, strength: float = 1.0) -> Hand:
+    """A hand drawn at random; `strength` 0 is clean print, 1 is a hurried hand in bad light."""
+    ink = np.clip(rng.uniform(0, 90) + rng.uniform(0, 70) * rng.dirichlet((1, 1, 2)), 0, 130)
+    paper = np.clip(rng.uniform(190, 255) + rng.normal(0, 8, 3), 160, 255)
+    return Hand(
+        slant=float(rng.normal(0.05, 0.16) * strength),
+        wobble=float(abs(rng.normal(0, 0.05)) * strength),
+        size_jitter=float(abs(rng.normal(0, 0.08)) * strength),
+        stretch_jitter=float(abs(rng.normal(0, 0.12)) * strength),
+        tilt=float(rng.normal(0, 0.012) * strength),
+        thick=bool(rng.random() < 0.2),
+        ink=(int(ink[0]), int(ink[1]), int(ink[2])),
+        paper=(int(paper[0]), int(paper[1]), int(paper[2])),
+        shade=float(rng.uniform(0, 0.35) * strength),
+        grain=float(rng.uniform(0, 10) * strength),
+        ruling=str(rng.choice(["none", "none", "none", "lines", "grid"])),
+        blur_px=float(rng.uniform(0, 1.1) * strength),
+        jpeg_quality=int(rng.integers(30, 95)) if rng.random() < 0.4 else None,
+    )
+
+
+@cache
+def load_font(path: Path) -> ImageFont.FreeTypeFont:
+    """The font at the drawing size; OSError when Pillow cannot read the file."""
+    return ImageFont.truetype(path, FONT_SIZE_PX)
+
+
+@cache
+def lacks(path: Path, character: str) -> bool:
+    """Whether the font draws `character` as its "no such glyph" box, or draws nothing for a visible one."""
+    if character.isspace():
+        return False
+    font = load_font(path)
+    box = bytes(font.getmask("\uffff"))
+    glyph = bytes(font.getmask(character))
+    return not glyph or glyph == box
+
+
+def draw_line(text: str, font: Path, hand: Hand, rng: np.random.Generator, height_px: int = 64) -> Image.Image:
+    """One line of handwriting as an RGB picture, cropped like a photographed line, `height_px` high.
+
+    Raises ValueError for a text that leaves no ink.
+    """
+    ink = _warp(_ink_mask(text, font), hand, rng)
+    ink = _crop_with_margins(ink, rng)
+    width_px = max(8, round(ink.width * height_px / ink.height))
+    alpha = np.asarray(ink.resize((width_px, height_px), Image.Resampling.BOX), np.float32) / 255
+    alpha = alpha * (1 - 0.25 * _smooth_noise(rng, width_px, 6)[None, :])
+    paper = _paper(hand, rng, height_px, width_px)
+    picture = paper * (1 - alpha[..., None]) + np.asarray(hand.ink, np.float32) * alpha[..., None]
+    if hand.grain:
+        picture = picture + hand.grain * rng.standard_normal((height_px, width_px, 1), np.float32)
+    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8), "RGB")
+    if hand.blur_px > 0.15:
+        image = image.filter(ImageFilter.GaussianBlur(hand.blur_px))
+    if hand.jpeg_quality is not None:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=hand.jpeg_quality)
+        image = Image.open(buffer).convert("RGB")
+    return image
+
+
+def _ink_mask(text: str, path: Path) -> Image.Image:
+    """The text in white on black with room around it for the warp."""
+    font = load_font(path)
+    left, top, right, bottom = font.getbbox(text)
+    if right <= left or bottom <= top:
+        raise ValueError(f"the text {text!r} leaves no ink in {path.name}")
+    room = FONT_SIZE_PX // 2
+    glyphs = Image.new("L", (int(right - left) + 2 * room, int(bottom - top) + 2 * room))
+    ImageDraw.Draw(glyphs).text((room - left, room - top), text, fill=255, font=font)
+    return glyphs
+
+
+def _warp(mask: Image.Image, hand: Hand, rng: np.random.Generator) -> Image.Image:
+    """Stroke width, slant, tilt, wobble and jitter in one nearest-neighbour gather."""
+    if hand.thick:
+        mask = mask.filter(ImageFilter.MaxFilter(3))
+    source = np.asarray(mask)
+    height, width = source.shape
+    size = FONT_SIZE_PX
+    letters = max(2, width // (size // 2))  # knots of the smooth noise: about one per letter
+    x = np.arange(width, dtype=np.float32)
+    y = np.arange(height, dtype=np.float32)[:, None] - height / 2
+    lift = hand.wobble * size * _smooth_noise(rng, width, letters) + hand.tilt * (x - width / 2)
+    scale = 1 + hand.size_jitter * _smooth_noise(rng, width, letters)
+    # Slow enough that the mapping stays monotone: a letter may be narrow, it never folds over its neighbour.
+    shift = hand.stretch_jitter * size * _smooth_noise(rng, width, max(2, letters // 4))
+    from_y = y / scale + lift + height / 2
+    from_x = x + shift + hand.slant * y
+    rows = np.clip(np.rint(from_y), 0, height - 1).astype(np.intp)
+    columns = np.clip(np.rint(from_x), 0, width - 1).astype(np.intp)
+    return Image.fromarray(source[rows, columns])
+
+
+def _crop_with_margins(mask: Image.Image, rng: np.random.Generator) -> Image.Image:
+    box = mask.getbbox()
+    if box is None:
+        raise ValueError("the text leaves no ink")
+    low, high = 0.04 * FONT_SIZE_PX, 0.3 * FONT_SIZE_PX
+    left, top, right, bottom = (float(side) for side in rng.uniform(low, high, 4))
+    # crop() beyond the edge fills with zero, which is "no ink" here.
+    return mask.crop((int(box[0] - left), int(box[1] - top), int(box[2] + right), int(box[3] + bottom)))
+
+
+def _smooth_noise(rng: np.random.Generator, length: int, knots: int) -> np.ndarray:
+    """Noise in about [-1, 1] that changes smoothly, shape (length,)."""
+    values = rng.uniform(-1, 1, knots + 2)
+    position = np.linspace(0, knots + 1, length)
+    fraction = position % 1
+    blend = (1 - np.cos(np.pi * fraction)) / 2
+    low = np.minimum(position.astype(int), knots)
+    return np.asarray((1 - blend) * values[low] + blend * values[low + 1], np.float32)
+
+
+def _paper(hand: Hand, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Tinted paper in uneven light with its ruling, float32 (height, width, 3)."""
+    across = _smooth_noise(rng, width, 2)[None, :]
+    down = np.linspace(-1, 1, height, dtype=np.float32)[:, None] * rng.uniform(-1, 1)
+    light = 1 - hand.shade * (0.5 + 0.35 * across + 0.15 * down)
+    paper = np.asarray(hand.paper, np.float32) * light[..., None]
+    if hand.ruling != "none":
+        period = int(rng.integers(height // 3, height))
+        offset = int(rng.integers(0, period))
+        paper[offset::period] *= rng.uniform(0.7, 0.95)
+        if hand.ruling == "grid":
+            paper[:, offset % period :: period] *= rng.uniform(0.7, 0.95)
+    return paper

@@ -1,0 +1,157 @@
+"""The machine against what the run needs: Python, packages, card, disk, console."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from packaging.requirements import Requirement
+
+from ownhand.checks.findings import Finding, blocker, gigabytes, ready, warning
+from ownhand.checks.machine import EnvironmentFacts
+
+LEAST_PYTHON = (3, 11)
+PRIVATE_DETAILS = ("transformers", "peft")  # details of theirs are used that may change with any version
+GET_TORCH = "https://pytorch.org/get-started/locally/"
+LONGEST_OUTPUT = 110  # characters of .checkpoints/train/<16>/checkpoint-<5>/adapter_model.safetensors.<pid>.tmp
+WINDOWS_PATH = 259
+DISK_RESERVE = 1.5  # checkpoints exist twice while one replaces the other
+
+
+def check_environment(facts: EnvironmentFacts) -> list[Finding]:
+    """Findings ENV-001 to ENV-010."""
+    checks = (_python, _packages, _kernels, _cuda, _device, _disk, _console, _paths, _threads)
+    return [finding for check in checks for finding in check(facts)]
+
+
+def _python(facts: EnvironmentFacts) -> Iterator[Finding]:
+    seen = ".".join(map(str, facts.python))
+    if facts.python[:2] < LEAST_PYTHON:
+        yield blocker("ENV-001", seen, "make a new environment with Python 3.11 or newer")
+    else:
+        yield ready("ENV-001", f"{seen} on {facts.system}")
+
+
+def _packages(facts: EnvironmentFacts) -> Iterator[Finding]:
+    missing = [name for name, installed in facts.versions.items() if installed is None]
+    foreign = {
+        name: f"{name} {installed} (tested: {facts.ranges[name]})"
+        for name, installed in facts.versions.items()
+        if installed is not None and not Requirement(name + facts.ranges[name]).specifier.contains(installed, True)
+    }
+    remedy = "pip install -e . in this environment"
+    grave = [seen for name, seen in foreign.items() if name in PRIVATE_DETAILS]
+    if missing or grave:
+        yield blocker("ENV-002", "; ".join([*(f"{name} is missing" for name in missing), *grave]), remedy)
+    mild = [seen for name, seen in foreign.items() if name not in PRIVATE_DETAILS]
+    if mild:
+        yield warning("ENV-002", "; ".join(mild), remedy)
+    if not missing and not foreign:
+        named = ", ".join(f"{name} {facts.versions[name]}" for name in ("torch", *PRIVATE_DETAILS, "accelerate"))
+        yield ready("ENV-002", f"{named}; all in the tested ranges")
+
+
+def runs_on(architectures: tuple[str, ...], capability: tuple[int, int]) -> bool:
+    """Whether a torch built for `architectures` has code for a card.
+
+    Machine code (sm_XY) runs on cards of the same major number and at least its minor one; portable code (compute_XY)
+    on every later card. Source: CUDA C++ Programming Guide, "Application Compatibility".
+    """
+    for name in architectures:
+        kind, _, digits = name.partition("_")
+        number = re.sub(r"\D", "", digits)
+        built = int(number[:-1]), int(number[-1])
+        if kind == "sm" and built[0] == capability[0] and built[1] <= capability[1]:
+            return True
+        if kind == "compute" and built <= capability:
+            return True
+    return False
+
+
+def _kernels(facts: EnvironmentFacts) -> Iterator[Finding]:
+    if facts.card is None:
+        return
+    major, minor = facts.card.capability
+    seen = f"{facts.card.name} (sm_{major}{minor}), torch for CUDA {facts.cuda_build}"
+    if runs_on(facts.architectures, facts.card.capability):
+        yield ready("ENV-003", seen)
+        return
+    least = "12.8 or newer" if (major, minor) >= (10, 0) else f"whose list of architectures has sm_{major}{minor}"
+    yield blocker(
+        "ENV-003",
+        f"{seen} has code for {', '.join(facts.architectures)} only: “no kernel image is available”",
+        f"pip install --force-reinstall torch{facts.ranges.get('torch', '')} --index-url URL, with the URL that "
+        f"{GET_TORCH} shows for CUDA {least}; or runtime.device: cpu",
+    )
+
+
+def _cuda(facts: EnvironmentFacts) -> Iterator[Finding]:
+    if not facts.driver or facts.card is not None or facts.asked_device == "cpu":
+        return
+    if facts.cuda_build is None:
+        yield warning(
+            "ENV-004",
+            f"NVIDIA's driver is installed, but torch {facts.versions.get('torch')} is a build without CUDA",
+            f"install the CUDA build with the command of {GET_TORCH} (PyPI's torch for Windows has none)",
+        )
+    elif "cuda" not in facts.devices:
+        yield warning(
+            "ENV-006",
+            f"NVIDIA's driver is installed, but torch for CUDA {facts.cuda_build} sees no card",
+            "run nvidia-smi: update the driver if its CUDA version is lower, or restart the machine",
+        )
+
+
+def _device(facts: EnvironmentFacts) -> Iterator[Finding]:
+    if facts.asked_device == "auto" or facts.asked_device in facts.devices:
+        yield ready("ENV-005", f"{facts.device} (runtime.device: {facts.asked_device})")
+    else:
+        yield blocker(
+            "ENV-005",
+            f"runtime.device is {facts.asked_device}; torch sees {', '.join(facts.devices)}",
+            "set runtime.device to auto or to one that is there",
+        )
+
+
+def _disk(facts: EnvironmentFacts) -> Iterator[Finding]:
+    if not facts.write_bytes:
+        return
+    seen = f"the run will write about {gigabytes(facts.write_bytes)}"
+    remedy = "free some space, or lower encode.copies or encode.max_tiles"
+    if facts.free_disk_bytes < facts.write_bytes:
+        yield blocker("ENV-007", f"{seen}, {gigabytes(facts.free_disk_bytes)} are free", remedy)
+    elif facts.free_disk_bytes < DISK_RESERVE * facts.write_bytes:
+        yield warning("ENV-007", f"{seen}, and hardly more is free", remedy)
+    else:
+        yield ready("ENV-007", f"{seen}; more is free")
+
+
+def _console(facts: EnvironmentFacts) -> Iterator[Finding]:
+    try:
+        "ё№“”".encode(facts.console_encoding)
+    except (UnicodeEncodeError, LookupError):
+        yield warning(
+            "ENV-008",
+            f"the console's encoding is {facts.console_encoding}, which lacks letters of file names and messages",
+            "set the environment variable PYTHONUTF8 to 1",
+        )
+
+
+def _paths(facts: EnvironmentFacts) -> Iterator[Finding]:
+    if facts.system == "Windows" and facts.root_length + LONGEST_OUTPUT > WINDOWS_PATH:
+        yield warning(
+            "ENV-009",
+            f"this folder's path has {facts.root_length} characters; outputs add up to {LONGEST_OUTPUT}",
+            "move the folder nearer to the drive's root, or switch on long paths in Windows",
+        )
+
+
+def _threads(facts: EnvironmentFacts) -> Iterator[Finding]:
+    if facts.threads > facts.cores:
+        yield warning(
+            "ENV-010",
+            f"runtime.threads is {facts.threads}, this machine has {facts.cores} cores",
+            "set runtime.threads to 0 (all cores) or fewer",
+        )
+    else:
+        yield ready("ENV-010", f"{facts.threads or facts.cores} of {facts.cores} cores")

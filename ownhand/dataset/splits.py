@@ -1,0 +1,210 @@
+"""The split: which samples train and which are held out, so that nothing held out was seen in training.
+
+Samples move in groups. A group is a page of a hand; pages that share a text or a picture are one group. Groups are
+taken for validation in an order that only the seed and each group's own name decide, until the share is reached. New
+samples on other pages therefore move the place where the order is cut, and with it few of the old groups: see
+`test_splits.py` for how few. A split that must not move at all is frozen by a list (`frozen.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ownhand.dataset.duplicates import DisjointSets
+from ownhand.dataset.strata import Stratum, choose_groups
+from ownhand.errors import Refusal
+from ownhand.text import collapse_whitespace, grapheme_clusters, to_nfc, words
+
+# From here on a text that stands inside another one tells more than a common phrase would.
+CONTAINED_WORDS, CONTAINED_CHARACTERS = 3, 15
+
+
+class SplitError(Refusal):
+    """Samples that cannot be split without a leak; the message says what ties them together."""
+
+
+@dataclass(frozen=True)
+class SplitSample:
+    """What the split looks at. A page is known by hand and page together.
+
+    frozen: "val" or "test" where a list says so, else "".
+    """
+
+    hand: str
+    page: str
+    text: str
+    frozen: str = ""
+
+
+@dataclass(frozen=True)
+class SplitRules:
+    """How to split; the names are those of the `prepare` parameters. frozen: the sides that lists decide alone."""
+
+    val_share: float
+    seed: int
+    test_share: float = 0.0
+    same_text_characters: int = 1
+    frozen: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Join:
+    """Two samples of different pages, by index, that put these pages into one group, and why."""
+
+    first: int
+    second: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """sides: "train", "val" or "test" per sample, "" for one that is left out; groups: the group of each sample;
+    joins: why pages became one group; contained: (inner, outer) indices of texts, one of them trained on, the other
+    not, where one stands inside the other; left_out: (sample that is left out, frozen sample of its group).
+    """
+
+    sides: list[str]
+    groups: list[int]
+    joins: list[Join]
+    contained: list[tuple[int, int]]
+    left_out: list[tuple[int, int]] = field(default_factory=list)
+
+
+def split_samples(samples: Sequence[SplitSample], same_pictures: Iterable[tuple[int, int]], rules: SplitRules) -> Split:
+    """Split by whole groups, as near to the shares as they allow, at least one group for training and one for "val".
+
+    `same_pictures` are pairs of indices whose pictures show the same. Groups whose texts stand in no other group, and
+    that hold no text of another, are preferred for validation; next come those that hold one; last those whose text
+    could be copied from training. A sample in the group of a frozen one that is not frozen itself can neither train
+    nor be held out: it is left out. Raises SplitError when no group is left for a side.
+    """
+    groups, joins = _find_groups(samples, same_pictures, rules.same_text_characters)
+    contained = [(i, j) for i, j in find_contained(samples) if groups[i] != groups[j]]
+    sides = [sample.frozen for sample in samples]
+    frozen_in: dict[int, int] = {}
+    for i, group in enumerate(groups):
+        if sides[i]:
+            frozen_in.setdefault(group, i)
+    free = [i for i, group in enumerate(groups) if group not in frozen_in]
+    left_out = [(i, frozen_in[group]) for i, group in enumerate(groups) if not sides[i] and group in frozen_in]
+    order = [group for group in _order_groups(samples, groups, contained, rules.seed) if group not in frozen_in]
+    strata = _strata(samples, free, groups, contained)
+    shares = {"val": rules.val_share, "test": rules.test_share}
+    for side, share in shares.items():
+        if side in rules.frozen or share == 0:
+            continue
+        if len(order) < 2:
+            raise SplitError(_why_one_group(samples, free, groups, joins, side))
+        chosen = choose_groups(order, strata, share * len(free))
+        order = [group for group in order if group not in chosen]
+        for i in free:
+            if groups[i] in chosen:
+                sides[i] = side
+    if not order:
+        raise SplitError("no sample is left to train on: the lists of prepare.val and prepare.test name them all")
+    for i in free:
+        sides[i] = sides[i] or "train"
+    if "val" not in sides:
+        raise SplitError("no sample is left to validate: the list of prepare.val names none")
+    apart = [(i, j) for i, j in contained if (sides[i] == "train") != (sides[j] == "train") and sides[i] and sides[j]]
+    return Split(sides, groups, joins, apart, left_out)
+
+
+def find_contained(samples: Sequence[SplitSample]) -> list[tuple[int, int]]:
+    """(inner, outer) for every text whose words stand, in a row, in another's; case and punctuation do not count.
+
+    Only inner texts of at least 3 words and 15 characters are looked for, and no text is inside an identical one.
+    """
+    texts = [comparable_text(sample.text) for sample in samples]
+    worded = [tuple(words(text)) for text in texts]
+    inner_texts: dict[tuple[str, ...], list[int]] = {}
+    lengths: dict[tuple[str, ...], set[int]] = {}  # of the inner texts that begin with these words
+    for i, own in enumerate(worded):
+        if len(own) >= CONTAINED_WORDS and len(grapheme_clusters(texts[i])) >= CONTAINED_CHARACTERS:
+            inner_texts.setdefault(own, []).append(i)
+            lengths.setdefault(own[:CONTAINED_WORDS], set()).add(len(own))
+    found = set()
+    for outer, own in enumerate(worded):
+        for at in range(len(own) - CONTAINED_WORDS + 1):
+            for length in lengths.get(own[at : at + CONTAINED_WORDS], ()):
+                for inner in inner_texts.get(own[at : at + length], ()):
+                    if texts[inner] != texts[outer]:
+                        found.add((inner, outer))
+    return sorted(found)
+
+
+def comparable_text(text: str) -> str:
+    """What two texts are compared by: NFC, every white space alike."""
+    return collapse_whitespace(to_nfc(text))
+
+
+def _find_groups(
+    samples: Sequence[SplitSample], same_pictures: Iterable[tuple[int, int]], same_text_characters: int
+) -> tuple[list[int], list[Join]]:
+    """(the group of each sample, named by its first sample; the joins across pages)."""
+    sets = DisjointSets(len(samples))
+    first_on_page: dict[tuple[str, str], int] = {}
+    first_with_text: dict[str, int] = {}
+    for i, sample in enumerate(samples):
+        sets.join(first_on_page.setdefault((sample.hand, sample.page), i), i)
+    joins = []
+    for i, sample in enumerate(samples):
+        text = comparable_text(sample.text)
+        if len(text) >= same_text_characters:
+            first = first_with_text.setdefault(text, i)
+            if sets.join(first, i):
+                joins.append(Join(first, i, "the same text"))
+    joins += [Join(i, j, "the same picture") for i, j in same_pictures if sets.join(i, j)]
+    return [sets.find(i) for i in range(len(samples))], joins
+
+
+def _entangled(groups: Sequence[int], contained: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """2 for groups whose text stands in another group, 1 for those that hold one; others are missing."""
+    entangled: dict[int, int] = {}
+    for inner, outer in contained:
+        entangled[groups[inner]] = 2
+        entangled[groups[outer]] = max(entangled.get(groups[outer], 0), 1)
+    return entangled
+
+
+def _order_groups(
+    samples: Sequence[SplitSample], groups: Sequence[int], contained: Iterable[tuple[int, int]], seed: int
+) -> list[int]:
+    names: dict[int, tuple[str, str]] = {}
+    for sample, group in zip(samples, groups, strict=True):
+        names[group] = min(names.get(group, (sample.hand, sample.page)), (sample.hand, sample.page))
+    entangled = _entangled(groups, contained)
+
+    def rank(group: int) -> tuple[int, str]:
+        name = "\0".join((str(seed), *names[group]))
+        return entangled.get(group, 0), hashlib.sha256(name.encode()).hexdigest()
+
+    return sorted(names, key=rank)
+
+
+def _strata(
+    samples: Sequence[SplitSample], free: Sequence[int], groups: Sequence[int], contained: Iterable[tuple[int, int]]
+) -> dict[int, Stratum]:
+    entangled = _entangled(groups, contained)
+    texts: dict[int, list[str]] = {}
+    for i in free:
+        texts.setdefault(groups[i], []).append(comparable_text(samples[i].text))
+    return {group: Stratum.of(own, entangled.get(group, 0)) for group, own in texts.items()}
+
+
+def _why_one_group(
+    samples: Sequence[SplitSample], free: Sequence[int], groups: Sequence[int], joins: Sequence[Join], side: str
+) -> str:
+    if not free:
+        return "no sample is left to split"
+    pages = len({(samples[i].hand, samples[i].page) for i in free})
+    remedy = "add a picture of another page with another text"
+    if pages == 1:
+        remedy += ", or name the pages in a column page"
+    why = "".join(f'\n  {join.reason}: "{comparable_text(samples[join.second].text)[:60]}"' for join in joins[:5])
+    count = len({groups[i] for i in free})
+    made = "one group" if count == 1 else f"{count} groups"
+    sides = "training and validation" if side == "val" else "training, validation and test"
+    return f"{len(free)} sample(s) on {pages} page(s) make {made}, but {sides} need one each; {remedy}{why}"

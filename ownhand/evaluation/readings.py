@@ -1,0 +1,193 @@
+"""Readings: the validation lines with what each reader (base model, adapter, others) read on them, checked and scored.
+
+A prediction file that does not match the validation lines exactly is refused: a line left out would make the rate look
+better than it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ownhand.errors import Refusal
+from ownhand.evaluation.metrics import Score, score
+from ownhand.samples import Sample
+
+READERS = ("base", "adapter")
+OWN_REMEDY = "run `dvc repro --force transcribe`"
+OTHERS_REMEDY = "make the file as data/others/README.md says, or remove it"
+SHOWN = 20  # ids, or lines that cannot be read, in one message
+
+
+class PlainPrediction(BaseModel):
+    """One line of another reader's prediction file; what else stands there is ignored."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    image_id: str
+    prediction: str
+
+
+class Prediction(PlainPrediction):
+    """One line of a prediction file as `transcribe` writes it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    new_tokens: int = Field(ge=0)
+    runaway: bool = Field(description="hit max_new_tokens or loops")
+    confidence: float = Field(ge=0, le=1, description="exp of the mean log-probability of the generated tokens")
+
+
+@dataclass(frozen=True)
+class PlainReading:
+    """What some reader made of one line."""
+
+    prediction: PlainPrediction
+    score: Score
+
+
+@dataclass(frozen=True)
+class Reading(PlainReading):
+    """What base model or adapter made of one line, with confidence."""
+
+    prediction: Prediction
+
+
+@dataclass(frozen=True)
+class Line:
+    """One validation sample, a line or a whole page, with its transcription and its readings."""
+
+    sample: Sample
+    base: Reading
+    adapter: Reading
+    others: Mapping[str, PlainReading] = field(default_factory=dict)
+
+    @property
+    def page(self) -> str:
+        """The page's name, with the hand's in front where there is one: two hands may both have a page 1."""
+        return f"{self.sample.hand} / {self.sample.page}" if self.sample.hand else self.sample.page
+
+    @property
+    def characters(self) -> int:
+        """Grapheme clusters of the transcription."""
+        return self.base.score.characters
+
+    def reading(self, reader: str) -> PlainReading:
+        """The reading of "base", "adapter" or another reader; KeyError for an unknown name."""
+        return {"base": self.base, "adapter": self.adapter, **self.others}[reader]
+
+
+def readers_of(lines: Sequence[Line]) -> tuple[str, ...]:
+    """The names of all readers of these lines: base, adapter, then the others."""
+    return (*READERS, *lines[0].others)
+
+
+AnyPrediction = TypeVar("AnyPrediction", bound=PlainPrediction)
+
+
+def read_predictions(
+    path: Path, image_ids: Sequence[str], kind: type[AnyPrediction], remedy: str
+) -> dict[str, AnyPrediction]:
+    """The predictions of a JSONL file by image id, exactly one for each of `image_ids`.
+
+    `kind` is Prediction for the files of `transcribe`, PlainPrediction for those of others. Raises Refusal that lists
+    the lines which cannot be read and the missing, unknown and repeated ids, and names the `remedy`.
+    """
+    if not path.exists():
+        raise Refusal(f"{path.as_posix()} is missing; {remedy}")
+    predictions: list[AnyPrediction] = []
+    problems: list[str] = []
+    for number, row in enumerate(read_text(path).split("\n"), start=1):
+        if not row.strip():
+            continue
+        try:
+            predictions.append(kind.model_validate_json(row))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            problems.append(f"line {number}: {where + ': ' if where else ''}{problem['msg']}")
+    if not problems:  # which ids are missing cannot be told while there are lines that cannot be read
+        counts = Counter(prediction.image_id for prediction in predictions)
+        findings = {
+            "no prediction for": sorted(set(image_ids) - set(counts)),
+            "prediction for an image that is not in validation": sorted(set(counts) - set(image_ids)),
+            "more than one prediction for": sorted(name for name, count in counts.items() if count > 1),
+        }
+        problems = [f"{finding}: {_listed(names)}" for finding, names in findings.items() if names]
+    if problems:
+        raise Refusal(
+            f"{path.as_posix()} does not fit the {len(image_ids)} validation line(s); "
+            f"remedy: {remedy}\n  {_listed(problems, separator=chr(10) + '  ')}"
+        )
+    return {prediction.image_id: prediction for prediction in predictions}
+
+
+def read_text(path: Path) -> str:
+    """A prediction file as text, with or without a byte order mark. Refusal when it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Refusal(
+            f"{path.as_posix()} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+
+
+def read_lines(
+    samples: Sequence[Sample],
+    files: Mapping[str, Path],
+    other_files: Mapping[str, Path] | None = None,
+    remedy: str = OWN_REMEDY,
+) -> list[Line]:
+    """The validation samples among `samples` with their scored readings, in their order.
+
+    `files` has one path for each of READERS, which `remedy` makes again; `other_files` has one for each other reader by
+    name. Raises Refusal with the
+    problems of all files at once.
+    """
+    validation = [sample for sample in samples if sample.split == "val"]
+    if not validation:
+        raise Refusal("data/processed/metadata.json has no validation sample; run `dvc repro prepare` again")
+    image_ids = [sample.image_id for sample in validation]
+    own: dict[str, dict[str, Prediction]] = {}
+    others: dict[str, dict[str, PlainPrediction]] = {}
+    problems: list[str] = []
+    for reader in READERS:
+        try:
+            own[reader] = read_predictions(files[reader], image_ids, Prediction, remedy)
+        except Refusal as refusal:
+            problems.append(str(refusal))
+    for reader, path in (other_files or {}).items():
+        try:
+            others[reader] = read_predictions(path, image_ids, PlainPrediction, OTHERS_REMEDY)
+        except Refusal as refusal:
+            problems.append(str(refusal))
+    if problems:
+        raise Refusal("\n".join(problems))
+
+    def reading(reader: str, sample: Sample) -> Reading:
+        prediction = own[reader][sample.image_id]
+        return Reading(prediction, score(sample.text, prediction.prediction))
+
+    def plain_reading(reader: str, sample: Sample) -> PlainReading:
+        prediction = others[reader][sample.image_id]
+        return PlainReading(prediction, score(sample.text, prediction.prediction))
+
+    return [
+        Line(
+            sample,
+            reading("base", sample),
+            reading("adapter", sample),
+            {reader: plain_reading(reader, sample) for reader in others},
+        )
+        for sample in validation
+    ]
+
+
+def _listed(names: Sequence[str], separator: str = ", ") -> str:
+    rest = len(names) - SHOWN
+    return separator.join([*names[:SHOWN], *([f"and {rest} more"] if rest > 0 else [])])

@@ -1,0 +1,185 @@
+"""Export: the trained model for others to run.
+
+    python -m ownhand.export
+
+Reads   the base model, models/adapter/, metrics/evaluation.json; parameters `model`, `encode`, `train`.
+Writes  models/merged/: base and adapter in one checkpoint of the official layout, as readers of DeepSeek-OCR expect it;
+        models/adapter-official/: the adapter under official tensor names, as serving engines expect it. Each with a
+        model card that gives the measured error rates.
+Refuses to run without an adapter or without an evaluation of it, with an adapter that params.yaml does not describe,
+        and where the disk has no room.
+
+Both are read back by `model.name_or_path: models/merged` and by `ownhand.read --adapter models/adapter-official`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from ownhand.errors import Refusal, run_stage
+from ownhand.files import write_atomically, write_text
+from ownhand.model.adapter import (
+    WEIGHTS,
+    load_adapter,
+    lora_config,
+    official_modules,
+    read_adapter_config,
+    to_official,
+)
+from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
+from ownhand.model.loading import SMALL_FILES, find_model, load_base_model
+from ownhand.model.official import read_unused, write_checkpoint
+from ownhand.params import Params, TrainParams, read_params
+from ownhand.runtime import DTYPES
+
+ADAPTER = Path("models/adapter")
+EVALUATION = Path("metrics/evaluation.json")
+MERGED = Path("models/merged")
+OFFICIAL_ADAPTER = Path("models/adapter-official")
+
+
+def main() -> None:
+    params = read_params()
+    if not EVALUATION.exists():
+        raise Refusal(f"{EVALUATION.as_posix()} is missing: run `dvc repro`, then export")
+    evaluation = json.loads(EVALUATION.read_text(encoding="utf-8"))
+    check_parameters(params.train, read_adapter_config(ADAPTER))
+    parameters = export_merged(params, ADAPTER, MERGED, evaluation)
+    try:
+        export_adapter(params, ADAPTER, OFFICIAL_ADAPTER, evaluation)
+        written, refused = f" and {OFFICIAL_ADAPTER.as_posix()}", ""
+    except Refusal as refusal:
+        written, refused = "", f"; refused {OFFICIAL_ADAPTER.as_posix()}: {refusal}"
+    print(f"export: read {ADAPTER.as_posix()}; wrote {MERGED.as_posix()} ({parameters:,} parameters){written}{refused}")
+
+
+def export_merged(params: Params, adapter: Path, target: Path, evaluation: dict[str, Any]) -> int:
+    """Base and adapter as one checkpoint in `target`, in `model.dtype`; the number of its parameters.
+
+    The base model's own config.json, tokenizer and processor files are taken over. A previous export is replaced when
+    the new one is whole. Refusal when the base model is not in the official layout, or the disk has no room.
+    """
+    base = find_model(params.model.name_or_path, params.model.revision)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if config["model_type"] != OFFICIAL_MODEL_TYPE:
+        raise Refusal(f"{base} is of type {config['model_type']}: only {OFFICIAL_MODEL_TYPE} has an official layout")
+    dtype = DTYPES[params.model.dtype]
+    check_disk(target.parent, count_parameters(base) * dtype.itemsize)
+    model = load_base_model(params.model.name_or_path, params.model.revision, dtype=dtype)
+    adapted: Any = load_adapter(model, adapter)
+    merged: PreTrainedModel = adapted.merge_and_unload()
+    config.pop("auto_map", None)  # it names the repository's own code, which is neither used nor copied here
+    config["torch_dtype"] = config["language_config"]["torch_dtype"] = params.model.dtype
+    unfinished = target.with_name(f"{target.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    write_checkpoint(merged, unfinished, config, read_unused(base))
+    for name in SMALL_FILES:
+        if name != "config.json" and (base / name).exists():
+            shutil.copyfile(base / name, unfinished / name)
+    write_text(unfinished / "README.md", card(params, evaluation, merged=True))
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished.replace(target)
+    return count_parameters(target)
+
+
+def export_adapter(params: Params, adapter: Path, target: Path, evaluation: dict[str, Any]) -> None:
+    """The adapter under official tensor names. Refusal for an adapter that changes more than the decoder."""
+    weights = to_official(load_file(adapter / WEIGHTS))
+    config = read_adapter_config(adapter)
+    config.target_modules = official_modules(weights)
+    check_disk(target.parent, sum(tensor.nbytes for tensor in weights.values()))
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    with write_atomically(target / WEIGHTS) as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})
+    config.save_pretrained(str(target))
+    write_text(target / "README.md", card(params, evaluation, merged=False))
+
+
+def check_parameters(params: TrainParams, config: LoraConfig) -> None:
+    """Refusal when the adapter was trained with other LoRA parameters: the model card would say what is not so."""
+    expected = lora_config(params, "", None)
+    differing = [
+        f"{name} is {found} in the adapter, {wanted} in params.yaml"
+        for name in ("r", "lora_alpha", "target_modules", "target_parameters")
+        if (found := getattr(config, name) or None) != (wanted := getattr(expected, name) or None)
+    ]
+    if differing:
+        raise Refusal(f"run `dvc repro`, then export: {'; '.join(differing)}")
+
+
+def count_parameters(folder: Path) -> int:
+    """Parameters of a checkpoint, from the headers of its files alone."""
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - a safetensors handle is no mapping
+                size = 1
+                for side in file.get_slice(name).get_shape():
+                    size *= side
+                total += size
+    return total
+
+
+def check_disk(folder: Path, needed_bytes: int) -> None:
+    """Refusal when the disk of `folder` has no room for `needed_bytes` and a tenth more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < 1.1 * needed_bytes:
+        raise Refusal(
+            f"{folder.as_posix()}: the export needs {1.1 * needed_bytes / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; "
+            "make room, or work on another disk"
+        )
+
+
+def card(params: Params, evaluation: dict[str, Any], *, merged: bool) -> str:
+    """The README of an export: what it is, and the error rates before and after on lines it has not seen."""
+    kind = "Base model and handwriting adapter in one" if merged else "Handwriting adapter, official tensor names"
+    relation = "" if merged else "library_name: peft\n"
+    if merged:
+        note = f"The rates are those of base and adapter apart; merging rounds the sum of both to {params.model.dtype}."
+    elif "experts" in params.train.lora_targets:
+        note = "It adapts the routed experts: whether a serving engine takes that is unproven; serve the merged model."
+    else:
+        note = "It adapts the decoder only; the base model is needed beside it."
+    rows = "\n".join(
+        f"| {reader} | {_rate(evaluation[reader], 'cer')} | {_rate(evaluation[reader], 'wer')} | "
+        f"{evaluation[reader]['exact_match']:.1%} | {evaluation[reader]['runaway_rate']:.1%} |"
+        for reader in ("base", "adapter")
+    )
+    return (
+        "---\n"
+        f"base_model: {params.model.name_or_path}\n"
+        f"{relation}"
+        "pipeline_tag: image-to-text\n"
+        "---\n\n"
+        f"# {kind}\n\n"
+        f"LoRA (r {params.train.lora_r}, alpha {params.train.lora_alpha}, {', '.join(params.train.lora_targets)}) on "
+        f"`{params.model.name_or_path}`"
+        f"{f' at {params.model.revision}' if params.model.revision else ''}, in {params.model.dtype}.\n"
+        f"Pictures: mode {params.encode.mode}, at most {params.encode.max_tiles} tiles.\n"
+        f"Prompt: {json.dumps('<image>' + FAMILIES[OFFICIAL_MODEL_TYPE].prompt)}\n\n"
+        f"{note}\n\n"
+        f"Measured on {evaluation['n_lines']} lines ({evaluation['n_characters']} characters, {evaluation['n_pages']} "
+        "pages) that training has not seen:\n\n"
+        "| | CER | WER | exact lines | runaway outputs |\n|---|---|---|---|---|\n"
+        f"{rows}\n"
+    )
+
+
+def _rate(scores: dict[str, Any], name: str) -> str:
+    low, high = scores.get(f"{name}_low"), scores.get(f"{name}_high")
+    interval = "" if low is None or high is None else f" ({low:.1%} to {high:.1%})"
+    return f"{scores[name]:.1%}{interval}"
+
+
+if __name__ == "__main__":
+    run_stage(main)

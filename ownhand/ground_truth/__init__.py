@@ -1,0 +1,62 @@
+"""Ground truth: which picture holds which text. Read in this one place, whatever its format.
+
+`read_ground_truth` finds out which format the folder holds, has it read, and matches what was read with the files that
+really exist. A format is one file here; matching, duplicates and rejections are the same for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+from ownhand.ground_truth.alto_xml import FORMAT as ALTO_XML
+from ownhand.ground_truth.annotations import FORMAT as ANNOTATIONS
+from ownhand.ground_truth.image_folder import FORMAT as IMAGE_FOLDER
+from ownhand.ground_truth.json_lines import FORMAT as JSON_LINES
+from ownhand.ground_truth.matching import GroundTruth, TranscribedImage, match
+from ownhand.ground_truth.page_xml import FORMAT as PAGE_XML
+from ownhand.ground_truth.records import GroundTruthError, Rejection
+from ownhand.ground_truth.text_files import FORMAT as TEXT_FILES
+from ownhand.images import find_files
+
+__all__ = ["FORMATS", "GroundTruth", "GroundTruthError", "Rejection", "TranscribedImage", "read_ground_truth"]
+
+FORMATS = (ANNOTATIONS, TEXT_FILES, JSON_LINES, IMAGE_FOLDER, PAGE_XML, ALTO_XML)
+
+
+def read_ground_truth(folder: Path, encoding: str, not_truth: Collection[str] = ()) -> GroundTruth:
+    """The ground truth of `folder`; every record becomes a sample or a rejection, every picture without one is listed.
+
+    `encoding` is that of tables, text files and JSON lines; XML says its own. `not_truth` names files that are
+    something else, such as a list of validation pictures. Raises GroundTruthError when the folder holds no format or
+    more than one, when its files cannot be read as a whole, or when two files differ only in case or Unicode form.
+    """
+    if not folder.is_dir():
+        raise GroundTruthError(f"{folder.as_posix()} is missing; put the pictures and annotations.csv there")
+    found = find_files(folder)
+    found = replace(found, files=[file for file in found.files if file[0] not in not_truth])
+    seen = [(form, own) for form in FORMATS if (own := form.find(found.files))]
+    if not seen:
+        names = ", ".join(form.name for form in FORMATS)
+        raise GroundTruthError(
+            f"{folder.as_posix()} holds no transcriptions in a known format; seen: none of {names}. "
+            "The simplest is a file annotations.csv with the columns filename and text; DATA.md shows all"
+        )
+    if len(seen) > 1:
+        lines = "".join(f"\n  {form.name}: {_some(own)}" for form, own in seen)
+        raise GroundTruthError(
+            f"{folder.as_posix()} holds transcriptions in {len(seen)} formats, and which one is right cannot be known; "
+            f"leave one and move the others out of it:{lines}"
+        )
+    ((form, own),) = seen
+    if form.single and len(own) > 1:
+        raise GroundTruthError(f"{folder.as_posix()} must hold one file of the format {form.name}; seen: {_some(own)}")
+    own_names = {name for name, _ in own}
+    others = [file for file in found.files if file[0] not in own_names]
+    return match(form, own, form.read(own, others, encoding), replace(found, files=others))
+
+
+def _some(files: list[tuple[str, Path]]) -> str:
+    shown = ", ".join(name for name, _ in files[:5])
+    return shown + (f" and {len(files) - 5} more" if len(files) > 5 else "")

@@ -1,0 +1,157 @@
+"""Page files: what PAGE XML and ALTO XML have in common: one XML file per page that names its picture and its lines.
+
+XML is parsed by defusedxml: entities, internal or external, are refused.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import parse
+
+from ownhand.ground_truth.records import File, Reading, Record, Rejection, beside
+from ownhand.ground_truth.regions import Points, Region
+from ownhand.images import has_image_suffix
+from ownhand.text import clean_transcription, to_nfc
+
+SNIFFED_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a page; line_id may be "", polygon is empty where the file gives no region."""
+
+    line_id: str
+    text: str
+    polygon: Points
+
+
+@dataclass(frozen=True)
+class TranscribedPage:
+    """What a page file says: the picture's name as written, the page's size in the units of its polygons, lines."""
+
+    image: str
+    size: tuple[float, float] | None
+    lines: list[Line]
+
+
+class PageFileError(ValueError):
+    """A page file that cannot be used; the message is a reason."""
+
+
+def tag(element: Element) -> str:
+    """The name of an element without its namespace, which differs between versions of the same format."""
+    return str(element.tag).rpartition("}")[2]
+
+
+def children(element: Element, name: str) -> list[Element]:
+    """The direct children of that name."""
+    return [child for child in element if tag(child) == name]
+
+
+def descendants(element: Element, name: str) -> list[Element]:
+    """All elements of that name below, in the order of the file."""
+    return [child for child in element.iter() if tag(child) == name]
+
+
+def numbers(text: str) -> list[float]:
+    """The numbers of a list of points, however they are separated."""
+    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", text)]
+
+
+def points(text: str) -> Points:
+    """(x, y) pairs; none at all when a number is left over."""
+    values = numbers(text)
+    return () if len(values) % 2 else tuple(zip(values[::2], values[1::2], strict=True))
+
+
+def page_size(element: Element, width: str, height: str) -> tuple[float, float] | None:
+    """The size that two attributes give; None when they are missing or not positive."""
+    values = [numbers(element.get(name, "")) for name in (width, height)]
+    if all(len(value) == 1 and value[0] > 0 for value in values):
+        return values[0][0], values[1][0]
+    return None
+
+
+def find_page_files(files: Sequence[File], root: str) -> list[File]:
+    """The XML files that begin with an element `root`, in any namespace."""
+    begins = re.compile(rb"<(?:[\w.-]+:)?" + root.encode() + rb"[\s>]")
+    found = []
+    for name, path in files:
+        if name.casefold().endswith(".xml"):
+            with path.open("rb") as file:
+                start = file.read(SNIFFED_BYTES)
+            # UTF-16 is ASCII with zero bytes between, as far as this goes.
+            if begins.search(start.replace(b"\0", b"")):
+                found.append((name, path))
+    return found
+
+
+def read_page_files(
+    own: Sequence[File], files: Sequence[File], read_page: Callable[[Element], TranscribedPage]
+) -> Reading:
+    """The lines of all pages as records whose region is to be cut; a page is a group of the split.
+
+    A file that cannot be read is one rejection, so is a page without a line, or a line without a region.
+    """
+    images: dict[str, list[str]] = {}
+    for name, _ in files:
+        if has_image_suffix(name):
+            images.setdefault(_stem(name), []).append(name)
+    records: list[Record] = []
+    rejections: list[Rejection] = []
+    for source, path in own:
+        try:
+            page = read_page(_parse(path))
+        except PageFileError as error:
+            rejections.append(Rejection(source, source, str(error)))
+            continue
+        filename, *elsewhere = _image_names(source, page.image, images)
+        if not page.lines:
+            rejections.append(Rejection(filename, source, "no lines: the page file holds no text line", counted=False))
+        for number, line in enumerate(page.lines, 1):
+            line_id = line.line_id or str(number)
+            row = f"{source}#{line_id}"
+            if len(line.polygon) < 3:
+                rejections.append(Rejection(f"{filename}#{line_id}", row, "no region: no polygon or box is given"))
+                continue
+            region = Region(line.polygon, page.size)
+            text = clean_transcription(line.text)
+            records.append(Record(row, filename, text, region=region, line=line_id, elsewhere=tuple(elsewhere)))
+    return Reading(len(records) + len(rejections), records, rejections)
+
+
+def _parse(path: Path) -> Element:
+    try:
+        root: Any = parse(path).getroot()
+    except ParseError as error:
+        raise PageFileError(f"broken XML: {error}") from None
+    except DefusedXmlException as error:
+        raise PageFileError(f"unsafe XML: it defines entities, which are never read ({error})") from None
+    except (LookupError, ValueError) as error:  # an encoding that does not exist, or another one than declared
+        raise PageFileError(f"broken XML: {error}") from None
+    return root  # type: ignore[no-any-return]
+
+
+def _image_names(source: str, written: str, images: dict[str, list[str]]) -> list[str]:
+    """Where the picture may be: as written from the XML file on, else its name beside the XML or one folder up."""
+    if not written:  # then it is called like the XML file
+        return images.get(_stem(source), [str(PurePosixPath(source).with_suffix(".jpg"))])
+    # A picture's path may be another computer's; exporters put XML files into a folder of their own.
+    last = re.split(r"[/\\]", written)[-1]
+    folder = posixpath.dirname(source)
+    places = [beside(source, written), beside(source, last)]
+    if folder:
+        places.append(posixpath.join(posixpath.dirname(folder), last))
+    return places
+
+
+def _stem(name: str) -> str:
+    return to_nfc(str(PurePosixPath(name).with_suffix("")).casefold())

@@ -1,0 +1,171 @@
+"""LoRA: which weights of the base model get an adapter, reading a trained adapter back, and its official names.
+
+PEFT names an adapter's weights after the native class (`...model.language_model.layers.N...`). Serving engines map
+the official layout's names (`...model.layers.N...`); `to_official` and `to_native` translate.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from ownhand.errors import Refusal
+from ownhand.model.loading import VISION_MODULES
+from ownhand.params import TrainParams
+
+# The vision tower's attention has the decoder's names: every pattern names its part of the model in full.
+DECODER_LAYER = r"language_model\.layers\.\d+\."
+LINEAR_TARGETS = {
+    "attention": DECODER_LAYER + r"self_attn\.(q|k|v|o)_proj",
+    "mlp": DECODER_LAYER + r"mlp\.(shared_experts\.)?(gate|up|down)_proj",  # the dense layer and the shared experts
+    "vision": r"vision_tower\..+\.layers\.\d+\.(attn|self_attn|mlp)\."
+    r"(qkv|proj|lin1|lin2|fc1|fc2|(q|k|v|o|out|gate|up|down)_proj)",
+    "projector": r"multi_modal_projector",
+}
+EXPERT_PARAMETERS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]  # fused 3-D weights, not nn.Linear
+VISION_TARGETS = frozenset({"vision", "projector"})
+VISION_PREFIXES = tuple(f"base_model.model.{module}." for module in VISION_MODULES)
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+NATIVE_PREFIX, OFFICIAL_PREFIX = "base_model.model.model.language_model.layers.", "base_model.model.model.layers."
+
+
+def needs_pictures(targets: Collection[str]) -> bool:
+    """Whether training these targets changes the vision tokens, so that none can come from the cache."""
+    return not VISION_TARGETS.isdisjoint(targets)
+
+
+def lora_config(params: TrainParams, name_or_path: str, revision: str | None) -> LoraConfig:
+    """The PEFT configuration of the `train` parameters."""
+    linear = [pattern for target, pattern in LINEAR_TARGETS.items() if target in params.lora_targets]
+    return LoraConfig(
+        r=params.lora_r,
+        lora_alpha=params.lora_alpha,
+        lora_dropout=params.lora_dropout,
+        target_modules=rf".*\.({'|'.join(linear)})" if linear else [],
+        target_parameters=EXPERT_PARAMETERS if "experts" in params.lora_targets else None,
+        base_model_name_or_path=name_or_path,
+        revision=revision,
+        task_type="CAUSAL_LM",
+    )
+
+
+def add_adapter(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
+    """The base model, frozen, with a fresh adapter whose weights are float32.
+
+    LoRA's second matrix starts at zero: the untrained adapter changes nothing.
+    """
+    adapted = _adapt(model, config)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    if not any(parameter.requires_grad for parameter in adapted.parameters()):
+        raise Refusal("train.lora_targets match no weight of this model")
+    return adapted
+
+
+def _adapt(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
+    config.base_model_name_or_path = None  # PEFT puts the model's folder there and warns of any other name
+    adapted = get_peft_model(model, config)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def save_adapter(model: PeftModel, folder: Path, name_or_path: str) -> None:
+    """Write the adapter in PEFT's layout; it names the base model as params.yaml does, not by a path of this machine.
+
+    PEFT would otherwise also ask the hub whether the vocabulary has grown; ours never does.
+    """
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = name_or_path
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Base model and trained adapter, in evaluation mode. Refusal when the folder holds no adapter that fits."""
+    adapted = _adapt(model, read_adapter_config(folder))
+    load_adapter_weights(adapted, folder)
+    return adapted.eval()
+
+
+def load_adapter_weights(model: PeftModel, folder: Path) -> None:
+    """Copy an adapter's weights, under native or official names, into the adapter that `model` has.
+
+    PEFT's own loader renames native names a second time by transformers' conversion rules for this architecture
+    (`language_model.layers` contains `model.layers`), finds none of them, and only warns; the adapter then stays
+    untrained. Here every weight must find its place: Refusal lists what is missing or left over.
+    """
+    stored = to_native(load_file(folder / WEIGHTS))
+    own = {name.replace(".default.", "."): weight for name, weight in model.named_parameters() if ".lora_" in name}
+    missing, unknown = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
+    if missing or unknown:
+        raise Refusal(
+            f"the adapter in {folder} does not fit this base model: {len(missing)} weights missing "
+            f"({', '.join(missing[:3])}), {len(unknown)} unknown ({', '.join(unknown[:3])})"
+        )
+    for name, weight in own.items():
+        if weight.shape != stored[name].shape:
+            raise Refusal(
+                f"the adapter in {folder} does not fit this base model: {name} is {tuple(stored[name].shape)}, "
+                f"expected {tuple(weight.shape)}"
+            )
+        weight.data.copy_(stored[name])
+
+
+def read_adapter_config(folder: Path) -> LoraConfig:
+    """The configuration of an adapter, for the native model. Refusal when the folder holds no adapter."""
+    _check_adapter_is_there(folder)
+    config: LoraConfig = LoraConfig.from_pretrained(str(folder))
+    if config.target_modules and not isinstance(config.target_modules, str):  # official: names without their place
+        config.target_modules = rf".*\.{DECODER_LAYER}.+\.({'|'.join(sorted(config.target_modules))})"
+    return config
+
+
+def changes_vision(folder: Path) -> bool:
+    """Whether a trained adapter changes the vision tokens: then they cannot come from the cache.
+
+    Refusal when the folder holds no adapter.
+    """
+    _check_adapter_is_there(folder)
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        return any(name.startswith(VISION_PREFIXES) for name in file.keys())  # noqa: SIM118 - a handle is no mapping
+
+
+def _check_adapter_is_there(folder: Path) -> None:
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).exists()]
+    if missing:
+        raise Refusal(f"{folder} holds no adapter ({' and '.join(missing)} missing); run `dvc repro train`")
+
+
+def to_official(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """An adapter's weights under the names of the official layout.
+
+    Refusal for weights outside the decoder's layers: the official vision tower has other matrices (q, k and v are one),
+    and serving engines take adapters of the decoder only.
+    """
+    other = [name for name in weights if not name.startswith(NATIVE_PREFIX)]
+    if other:
+        raise Refusal(
+            f"the adapter changes more than the decoder ({len(other)} weights, the first is {other[0]}): it has no "
+            "form under official names; use the merged model"
+        )
+    return {OFFICIAL_PREFIX + name.removeprefix(NATIVE_PREFIX): tensor for name, tensor in weights.items()}
+
+
+def to_native(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inverse of `to_official`; native names stay as they are."""
+    return {
+        NATIVE_PREFIX + name.removeprefix(OFFICIAL_PREFIX) if name.startswith(OFFICIAL_PREFIX) else name: tensor
+        for name, tensor in weights.items()
+    }
+
+
+def official_modules(weights: Collection[str]) -> list[str]:
+    """The names of the adapted modules without their place, such as q_proj: the list that serving engines read."""
+    return sorted({match[1] for name in weights if (match := re.search(r"(\w+_proj)\.lora_[AB]\.weight$", name))})

@@ -1,0 +1,116 @@
+"""Decoding: vision tokens become text, greedily and with one repetition guard, the same for everything we compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from tqdm import tqdm
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from ownhand import processes
+from ownhand.model.sequence import SpecialTokens, as_image_outputs, build_prompt_ids, pad_batch
+from ownhand.params import TranscribeParams
+
+LOOP_MIN_TOKENS, LOOP_MIN_REPEATS = 20, 4
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model read in one picture.
+
+    confidence: geometric mean of the probabilities of the chosen tokens, eos included, 0-1;
+    runaway: the output reached the token limit or ends in a loop.
+    """
+
+    text: str
+    new_tokens: int
+    runaway: bool
+    confidence: float
+
+
+class ConfidenceRecorder(LogitsProcessor):
+    """Notes the log-probability of every greedily chosen token, after the repetition guard; changes nothing.
+
+    Keeping the scores of all steps instead would cost batch x steps x vocabulary floats.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        wide = scores.float()
+        self.steps.append((wide.max(dim=-1).values - wide.logsumexp(dim=-1)).cpu())
+        return scores
+
+
+@torch.inference_mode()
+def transcribe(
+    model: Any,
+    vision_tokens: Sequence[torch.Tensor],
+    tokenizer: Tokenizer,
+    special: SpecialTokens,
+    params: TranscribeParams,
+    description: str | None,
+) -> list[Reading]:
+    """One reading per picture, in order; `vision_tokens` are (tokens, width) tensors. No description, no progress bar.
+
+    Pictures of like size are read together; padding stands on the left, where the attention mask hides it.
+    """
+    order = sorted(range(len(vision_tokens)), key=lambda i: len(vision_tokens[i]))
+    readings: dict[int, Reading] = {}
+    with tqdm(total=len(order), desc=description, unit="line", disable=None if description else True) as progress:
+        for start in processes.share(range(0, len(order), params.batch_size)):
+            part = order[start : start + params.batch_size]
+            tokens = [vision_tokens[i].to(model.device) for i in part]
+            prompts = [build_prompt_ids(special, len(t)) for t in tokens]
+            inputs = {
+                name: tensor.to(model.device) for name, tensor in pad_batch(prompts, special.pad, side="left").items()
+            }
+            recorder = ConfidenceRecorder()
+            output = model.generate(
+                **inputs,
+                mm_encoder_outputs=as_image_outputs(tokens),
+                max_new_tokens=params.max_new_tokens,
+                do_sample=False,
+                no_repeat_ngram_size=params.no_repeat_ngram_size or None,
+                logits_processor=LogitsProcessorList([recorder]),
+                bos_token_id=special.bos,
+                eos_token_id=special.eos,
+                pad_token_id=special.pad,
+            )
+            answers = output[:, inputs["input_ids"].shape[1] :].tolist()
+            chances = torch.stack(recorder.steps, dim=1).tolist()
+            for i, ids, log_probabilities in zip(part, answers, chances, strict=True):
+                readings[i] = _reading(ids, log_probabilities, tokenizer, special, params.max_new_tokens)
+            progress.update(len(part))
+    for others in processes.gather(readings):
+        readings |= others
+    return [readings[i] for i in range(len(vision_tokens))]
+
+
+def is_loop(ids: Sequence[int]) -> bool:
+    """Whether the ids end in one pattern repeated at least 4 times over at least 20 tokens."""
+    for period in range(1, len(ids) // LOOP_MIN_REPEATS + 1):
+        span = max(LOOP_MIN_TOKENS, LOOP_MIN_REPEATS * period)
+        if len(ids) >= span and all(ids[-k] == ids[-k - period] for k in range(1, span - period + 1)):
+            return True
+    return False
+
+
+def _reading(
+    ids: list[int], log_probabilities: list[float], tokenizer: Tokenizer, special: SpecialTokens, limit: int
+) -> Reading:
+    ended = special.eos in ids
+    text_ids = ids[: ids.index(special.eos)] if ended else ids[:limit]
+    chosen = log_probabilities[: len(text_ids) + ended]
+    return Reading(
+        text=tokenizer.decode(text_ids, skip_special_tokens=True),
+        new_tokens=len(text_ids),
+        runaway=not ended or is_loop(text_ids),
+        confidence=round(math.exp(sum(chosen) / len(chosen)), 6),
+    )

@@ -1,0 +1,140 @@
+"""Records: what the other stages left behind for the report: data, training, readiness, settings, versions.
+
+Of these only params.yaml must exist.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ownhand.evaluation.metrics import comparable
+from ownhand.params import PARAMS_FILE
+from ownhand.report.charts import Curve, draw_curve
+from ownhand.report.thumbnails import embed_jpeg
+from ownhand.report.verdict import describe_loss
+from ownhand.samples import Sample
+from ownhand.text import grapheme_clusters
+from ownhand.vision.contact_sheet import read_contact_sheet
+
+PACKAGES = ("torch", "transformers", "peft")
+REJECTED_SHOWN = 200
+TRAINING = {  # what the entries of train.json are called in the report
+    "train_lines": "Training lines",
+    "train_views": "Pictures of them, with augmented copies",
+    "val_lines": "Validation lines",
+    "optimizer_steps": "Optimizer steps",
+    "selected_step": "Step that was kept",
+    "trainable_parameters": "Trainable parameters",
+    "train_loss": "Training loss (nats per token)",
+    "val_loss_before": "Validation loss before training",
+    "val_loss": "Validation loss after training",
+    "val_loss_shuffled_pictures": "The same with exchanged pictures",
+    "uniform_loss": "Loss of pure guessing",
+}
+DECIDING = ("stages", "params.yaml", "data/raw", "models/base")  # besides the packages, what decides the results
+
+
+def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
+    """The template's variables about data, training and settings of the repository at `root`."""
+    metrics = root / "metrics"
+    train = read_json(metrics / "train.json")
+    rejected = read_csv(metrics / "rejected.csv")
+    readiness = read_json(metrics / "readiness.json").get("findings", [])
+    return {
+        "curve": read_curves(metrics / "curves", "*_loss.csv", "loss"),
+        "cer_curve": read_curves(metrics / "curves", "*_cer.csv", "cer", 100.0),
+        "train": {label: _worded(train[name]) for name, label in TRAINING.items() if name in train},
+        "loss": describe_loss(train),
+        "findings": train.get("findings", {}),
+        "splits": count_splits(samples),
+        "cleaning": embed_contact_sheet(root / "data/processed/cleaning"),
+        "copies": embed_contact_sheet(root / "data/features/contact_sheet"),
+        "rejected": rejected[:REJECTED_SHOWN],
+        "rejected_left": len(rejected) - REJECTED_SHOWN,
+        "reasons": Counter(row["reason"].partition(":")[0] for row in rejected).most_common(),
+        "readiness": [finding for finding in readiness if finding["level"] != "ready"],
+        "in_order": [finding for finding in readiness if finding["level"] == "ready"],
+        "params_text": (root / PARAMS_FILE).read_text(encoding="utf-8-sig"),
+        "versions": {"Python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "commit": read_commit(root),
+    }
+
+
+def embed_contact_sheet(folder: Path) -> dict[str, Any] | None:
+    """A contact sheet with its pictures as data URIs (`uri`) and its settings in words; None where there is none."""
+    sheet = read_contact_sheet(folder)
+    if sheet is None:
+        return None
+    groups = [
+        {**group, "pictures": [{**shown, "uri": embed_jpeg(folder / shown["file"])} for shown in group["pictures"]]}
+        for group in sheet["groups"]
+    ]
+    words = {name: f"{value:g}" for name, value in sheet["settings"].items()}
+    return {"groups": groups, "settings": words}
+
+
+def read_curves(folder: Path, pattern: str, column: str, scale: float = 1.0) -> Curve | None:
+    """One series per CSV file (step, `column` times `scale`), named after the file; None without a drawable one."""
+    series = {
+        path.stem.replace("_", " "): [(float(row["step"]), scale * float(row[column])) for row in read_csv(path)]
+        for path in sorted(folder.glob(pattern))
+    }
+    return draw_curve(series)
+
+
+def read_commit(root: Path) -> str | None:
+    """The last commit that touched what decides the results; None where there is no git or no commit.
+
+    A commit that only records results is not meant: the report would change with every commit that holds it.
+    """
+    command = ["git", "-C", str(root.resolve()), "log", "-1", "--format=%h", "--abbrev=12", "--", *DECIDING]
+    try:
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def count_splits(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Per split: samples, pages, hands and characters."""
+    rows = []
+    for split, name in (("train", "Training"), ("val", "Validation")):
+        own = [sample for sample in samples if sample.split == split]
+        row: dict[str, Any] = {"name": name, "samples": len(own)}
+        row["pages"] = len({(sample.hand, sample.page) for sample in own})
+        row["hands"] = sorted({sample.hand for sample in own if sample.hand})
+        row["characters"] = sum(len(grapheme_clusters(comparable(sample.text))) for sample in own)
+        rows.append(row)
+    return rows
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by column; none without the file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; empty without the file."""
+    if not path.exists():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _worded(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,86 @@
+"""The machine: device, threads, and the fingerprint that ties unfinished work to what it was begun with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from ownhand import processes
+from ownhand.params import RuntimeParams
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DECIDING_PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "pillow", "numpy", "kornia")
+
+
+def set_up(params: RuntimeParams) -> torch.device:
+    """Apply the thread settings and choose the device. Raises RuntimeError when the asked device is not there."""
+    if params.threads:
+        torch.set_num_threads(params.threads)
+    torch.set_flush_denormal(True)  # denormal numbers make a CPU ten times slower and change nothing
+    if params.device != "auto":
+        device = torch.device(params.device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError(f"runtime.device is {params.device}, but torch {torch.__version__} sees no CUDA device")
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda", processes.card())
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(*parts: Any, files: list[Path] | None = None) -> str:
+    """16 hexadecimal digits of everything that decides a result: parameters, file contents, package versions."""
+    described = {
+        "parts": [part.model_dump() if hasattr(part, "model_dump") else part for part in parts],
+        "files": {path.as_posix(): hash_file(path) for path in files or []},
+        "packages": {name: version(name) for name in DECIDING_PACKAGES},
+        "python": platform.python_version(),
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def checkpoint_folder(stage: str, print_of_inputs: str) -> Path:
+    """Where a stage keeps unfinished work: outside its outputs, which DVC deletes, and keyed by the fingerprint.
+
+    Under `dvc exp run --temp` and in the queue the stage runs in a copy that is removed; DVC then sets $DVC_ROOT to the
+    repository that started it, so that the checkpoints outlive the copy. Outside DVC it is this folder.
+    """
+    return Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints" / stage / print_of_inputs
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """One run at a time works in `folder`, all its processes together; others wait. A kill sets the folder free.
+
+    Experiments that DVC runs at once share the folders of unfinished work where their parameters are the same.
+    """
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    if processes.number() == 0:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another run that works in {folder.as_posix()}", flush=True)
+            lock.acquire()
+    processes.wait_for_all()
+    try:
+        yield
+    finally:
+        lock.release()

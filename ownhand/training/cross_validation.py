@@ -1,0 +1,170 @@
+"""One adapter per fold, trained as `train` trains and without the pages that it then reads.
+
+The base model is loaded once, and the adapter starts every fold from the same weights as a run of `train`. Vision
+tokens are those of data/features; the augmented copies of validation pictures, which only a cross-validation trains
+on, are made here once for all folds, so that `encode` and `train` do not depend on it.
+
+Each finished fold is kept outside the outputs, and the one that is interrupted goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import set_seed
+
+from ownhand import processes
+from ownhand.errors import Refusal
+from ownhand.files import write_json
+from ownhand.model.decoding import transcribe
+from ownhand.model.families import read_family
+from ownhand.model.loading import find_model, read_tokenizer, special_tokens
+from ownhand.model.reading import disabled, prediction
+from ownhand.model.views import read_view_sizes
+from ownhand.params import Params
+from ownhand.runtime import checkpoint_folder, fingerprint
+from ownhand.samples import METADATA, Sample
+from ownhand.training.run import Datasets, create_trainer, model_files, prepare_datasets, set_up_lora, train
+from ownhand.vision.encoding import copy_keys, encode_views
+from ownhand.vision.features import FeatureCache, VisionInput
+from ownhand.vision.pictures import Pictures
+
+Row = dict[str, Any]
+
+
+def cross_validate(
+    samples: Sequence[Sample],
+    folds: Sequence[int],
+    params: Params,
+    features: Path,
+    unfinished: Path,
+    device: torch.device,
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """(what the base model read, what the adapters read, a record of each fold), rows in order of image id.
+
+    `folds` are those of the samples, from 1; what is done stays in `unfinished`. Refusal when a fold leaves fewer
+    training views than a batch.
+    """
+    params = without_choice(params)
+    cache = complete_cache(samples, params, features, unfinished, device)
+    sets = [_prepare_fold(samples, folds, fold, params, cache) for fold in range(1, max(folds) + 1)]
+    set_seed(params.train.seed)
+    model = set_up_lora(params, device)
+    fresh = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+
+    def read(reader: str, own: Sequence[Sample], see: Callable[[str], torch.Tensor], description: str) -> list[Row]:
+        folder = find_model(params.model.name_or_path, params.model.revision, weights=False)
+        tokenizer = read_tokenizer(folder)
+        special = special_tokens(tokenizer, read_family(folder).prompt)
+        model.eval()
+        with disabled(model, reader):
+            vision_tokens = [see(sample.image_id) for sample in own]
+            readings = transcribe(model, vision_tokens, tokenizer, special, params.transcribe, description)
+        return [prediction(sample, reading) for sample, reading in zip(own, readings, strict=True)]
+
+    base: list[Row] = keep(unfinished / "base.json", lambda: read("base", samples, cache.tokens, "base reads"))
+    adapter, records = [], []
+    for fold, datasets in enumerate(sets, start=1):
+        held_out = [sample for sample, of in zip(samples, folds, strict=True) if of == fold]
+
+        def run(fold: int = fold, datasets: Datasets = datasets, held_out: list[Sample] = held_out) -> Row:
+            if processes.number() == 0:
+                print(f"cross_validate: fold {fold} of {len(sets)}", flush=True)
+            start_afresh(model, fresh)
+            record = _train_fold(model, datasets, params, unfinished / f"fold-{fold}")
+            name = f"fold {fold} reads"
+            rows = read("adapter", held_out, lambda image_id: datasets.see(model, image_id), name)
+            return {"record": {"fold": fold, **record}, "rows": rows}
+
+        done = keep(unfinished / f"fold-{fold}.json", run)
+        if processes.number() == 0:
+            shutil.rmtree(unfinished / f"fold-{fold}", ignore_errors=True)
+        adapter += done["rows"]
+        records.append(done["record"])
+    return base, sorted(adapter, key=lambda row: str(row["image_id"])), records
+
+
+def without_choice(params: Params) -> Params:
+    """The parameters with which folds are trained: each keeps its last step's adapter, and is measured at its end only.
+
+    With train.select at loss or cer the held-out pages would choose their own adapter.
+    """
+    last = {"select": "last", "patience": 0, "evaluations": 1, "cer_lines": 0}
+    return params.model_copy(update={"train": params.train.model_copy(update=last)})
+
+
+def unfinished_folder(folds: Sequence[int], params: Params, features: Path) -> Path:
+    """Where unfinished work of exactly this cross-validation lies."""
+    files = [METADATA, features / "index.json", *model_files(params)]
+    decides = (params.model, params.encode, without_choice(params).train, params.transcribe, list(folds))
+    return checkpoint_folder("cross_validate", fingerprint(*decides, files=files))
+
+
+def complete_cache(
+    samples: Sequence[Sample], params: Params, features: Path, unfinished: Path, device: torch.device
+) -> FeatureCache:
+    """The vision tokens of `features` and of the copies that are missing there, which are made now."""
+    cache = FeatureCache(features)
+    wanted = [key for sample in samples for key in copy_keys(sample.image_id, params.encode.copies)]
+    keys = [key for key in wanted if key not in cache.index["images"]]
+    if not keys:
+        return cache
+    copies = unfinished / "features"
+    if not processes.gather((copies / "index.json").exists())[0]:
+        folder = find_model(params.model.name_or_path, params.model.revision)
+        vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
+        views_of = Pictures(samples, vision, params.encode).views
+        encode_views(keys, views_of, params, device, unfinished / "encode", copies, {}, "cross_validate")
+    return FeatureCache(features, copies)
+
+
+def keep(path: Path, make: Callable[[], Any]) -> Any:
+    """What `make` gives, from `path` where an interrupted run has left it; the same for every process."""
+    done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    found = processes.gather(done)[0]  # the first process decides: another may look a moment later
+    if found is None:
+        found = make()
+        if processes.number() == 0:
+            write_json(path, found)
+    return found
+
+
+def start_afresh(model: PeftModel, fresh: dict[str, torch.Tensor]) -> None:
+    """Give the adapter the weights that it had before any training."""
+    gc.collect()  # the trainer of the fold before, with its optimizer, goes first
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name in fresh:
+                weight.copy_(fresh[name])
+                weight.grad = None
+
+
+def _prepare_fold(
+    samples: Sequence[Sample], folds: Sequence[int], fold: int, params: Params, cache: FeatureCache
+) -> Datasets:
+    sides = [replace(sample, split="val" if of == fold else "train") for sample, of in zip(samples, folds, strict=True)]
+    try:
+        return prepare_datasets(params, sides, cache)
+    except Refusal as refusal:
+        raise Refusal(f"cross-validation, fold {fold}: {refusal}") from None
+
+
+def _train_fold(model: PeftModel, datasets: Datasets, params: Params, unfinished: Path) -> Row:
+    trainer = create_trainer(model, datasets, params, unfinished)
+    before = trainer.mean_loss(datasets.val)
+    train(trainer)
+    return {
+        "trained": sorted({row["image_id"] for row in datasets.train.rows}),
+        "held_out": sorted({row["image_id"] for row in datasets.val.rows}),
+        "optimizer_steps": trainer.state.global_step,
+        "val_loss_before": before,
+        "val_loss": trainer.mean_loss(datasets.val),
+    }

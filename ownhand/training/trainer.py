@@ -1,0 +1,224 @@
+"""What the Trainer needs from us: samples from the cache, a token-weighted loss, and checkpoints that are whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.data_loader import prepare_data_loader
+from tokenizers import Tokenizer
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, Dataset, Subset
+from transformers import Trainer, TrainerCallback
+
+from ownhand import processes
+from ownhand.errors import Refusal
+from ownhand.files import write_text
+from ownhand.model.adapter import load_adapter_weights
+from ownhand.model.sequence import IGNORED_LABEL, SequenceTooLong, SpecialTokens, build_training_ids
+from ownhand.samples import Sample
+from ownhand.training.batches import LengthBuckets, cut_in_order
+from ownhand.vision.features import FeatureCache
+from ownhand.vision.pictures import Pictures
+
+FLOAT32_LOGITS = 1 << 26  # at a time
+COMPLETE = "COMPLETE"  # written last into a checkpoint folder
+
+
+class CachedSamples(Dataset[dict[str, Any]]):
+    """Every sample once, or once per augmented copy, with its vision tokens from the cache.
+
+    With `pictures` the samples bring views instead: the vision tower is then part of what is trained.
+    Raises Refusal with the names of all samples whose sequence exceeds `max_tokens`: cutting would remove eos.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        cache: FeatureCache,
+        tokenizer: Tokenizer,
+        special: SpecialTokens,
+        max_tokens: int,
+        with_copies: bool,
+        pictures: Pictures | None = None,
+    ) -> None:
+        self.cache = cache
+        self.pictures = pictures
+        self.rows: list[dict[str, Any]] = []
+        too_long = []
+        for sample in samples:
+            keys = cache.keys_of(sample.image_id)
+            for key in keys if with_copies else keys[:1]:
+                try:
+                    ids, labels = build_training_ids(tokenizer, special, cache.count(key), sample.text, max_tokens)
+                except SequenceTooLong as error:
+                    too_long.append(f"{sample.original_filename} ({key}): {error}")
+                    continue
+                self.rows.append({"image_id": sample.image_id, "key": key, "input_ids": ids, "labels": labels})
+        if too_long:
+            raise Refusal(
+                "these samples do not fit train.max_tokens or, where it is set, train.batch_tokens; raise it, shorten "
+                "the texts or use an encode.mode with fewer vision tokens:\n  " + "\n  ".join(too_long)
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A sample; behind the end the same once more, without labels (see LengthBuckets)."""
+        row = self.rows[index % len(self.rows)]
+        if index >= len(self.rows):
+            row = {**row, "labels": [IGNORED_LABEL] * len(row["labels"])}
+        if self.pictures is not None:
+            return {**row, "views": self.pictures.views(row["key"])}
+        return {**row, "vision_tokens": self.cache.tokens(row["key"])}
+
+    def lengths(self) -> list[int]:
+        """Tokens of each sequence, without reading a vision token."""
+        return [len(row["input_ids"]) for row in self.rows]
+
+    def with_shuffled_pictures(self) -> CachedSamples:
+        """The same texts, each with the vision tokens of the next sample that has another text."""
+        shuffled = object.__new__(CachedSamples)
+        shuffled.cache = self.cache
+        shuffled.pictures = self.pictures
+        shuffled.rows = []
+        for i, row in enumerate(self.rows):
+            others = self.rows[i + 1 :] + self.rows[:i]
+            other = next((o for o in others if o["labels"] != row["labels"]), row)
+            image_id = row["input_ids"][1]
+            own, others_count = row["input_ids"].count(image_id), other["input_ids"].count(image_id)
+            ids = [row["input_ids"][0], *[image_id] * others_count, *row["input_ids"][1 + own :]]
+            labels = [IGNORED_LABEL] * (1 + others_count) + row["labels"][1 + own :]
+            shuffled.rows.append({**row, "key": other["key"], "input_ids": ids, "labels": labels})
+        return shuffled
+
+
+def label_logits_loss(model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sum of the cross-entropies of all labels, number of labels); logits are computed from the first label on.
+
+    Over a vocabulary of 129,280 the logits of the image and prompt positions would cost more than all activations.
+    """
+    labels = inputs["labels"]
+    labelled = (labels != IGNORED_LABEL).any(dim=0).nonzero()
+    first = int(labelled[0]) if len(labelled) else labels.shape[1] - 1  # none: this process has no part in the batch
+    before = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device)  # each predicts the next id
+    arguments = {name: value for name, value in inputs.items() if name not in ("labels", "image_ids")}
+    logits = model(**arguments, logits_to_keep=before, use_cache=False).logits
+    targets = labels[:, first:]
+    return sum_cross_entropy(logits.flatten(0, 1), targets.flatten()), (targets != IGNORED_LABEL).sum()
+
+
+def sum_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Sum of the cross-entropies of all labels, in float32; logits (labels, vocabulary), targets (labels).
+
+    Float32 copies of the logits are made a quarter of a gigabyte at a time, and again for the gradient.
+    """
+    rows = max(1, FLOAT32_LOGITS // logits.shape[-1])
+    if len(logits) <= rows:
+        return _cross_entropy(logits, targets)
+    parts = zip(logits.split(rows), targets.split(rows), strict=True)  # type: ignore[no-untyped-call]
+    losses = [checkpoint(_cross_entropy, *part, use_reentrant=False) for part in parts]
+    return torch.stack(losses).sum()
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits.float(), targets, ignore_index=IGNORED_LABEL, reduction="sum")
+
+
+class TokenWeightedTrainer(Trainer):
+    """Hugging Face's Trainer with the loss over label positions only, every token weighing the same.
+
+    A batch of 8 and 8 accumulated batches of 1 therefore give the same gradient.
+    """
+
+    model: Any
+    read_cer: Callable[[Any], float] | None = None  # model -> CER on validation lines, for the curve
+    batch_tokens: int | None = None  # the most tokens of a batch, all processes together
+    model_accepts_loss_kwargs = True  # the Trainer then counts the labels of a whole accumulated step
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        total, count = label_logits_loss(model, inputs)
+        loss = total / (num_items_in_batch if num_items_in_batch is not None else count)
+        if num_items_in_batch is not None:
+            loss = loss * processes.count()  # gradients are averaged over processes, num_items is of all together
+        if not torch.isfinite(loss):
+            raise Refusal(
+                f"the loss is {float(loss.detach())} at step {self.state.global_step} in a batch with the samples "
+                f"{', '.join(inputs['image_ids'])}; the last checkpoint stays. "
+                "Lower train.learning_rate, or use model.dtype bfloat16 or float32 instead of float16"
+            )
+        return (loss, {}) if return_outputs else loss
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches of like length. They are shared out already: for accelerate this is the only process."""
+        samples: Any = self.train_dataset
+        batch_size = self.args.train_batch_size * processes.count()
+        batches = LengthBuckets(samples.lengths(), batch_size, int(self.args.data_seed or 0), self.batch_tokens)
+        loader = DataLoader(samples, batch_sampler=batches, collate_fn=self.data_collator)
+        ready: DataLoader[Any] = prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
+        )
+        return ready
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_adapter_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+
+    def evaluate(self, eval_dataset: Any = None, **_: Any) -> dict[str, float]:  # type: ignore[override]
+        """Mean loss per label over the validation samples, and their CER when there is a reader."""
+        metrics = {"eval_loss": self.mean_loss(self.eval_dataset if eval_dataset is None else eval_dataset)}
+        if self.read_cer is not None:
+            metrics["eval_cer"] = self.read_cer(self.model)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @torch.no_grad()
+    def mean_loss(self, dataset: Any) -> float:
+        """Mean cross-entropy per label, in nats."""
+        model: Any = self.model
+        model.eval()
+        total = count = 0.0
+        own = processes.share(range(len(dataset)))
+        lengths = dataset.lengths()
+        batches = cut_in_order([lengths[i] for i in own], self.args.per_device_eval_batch_size, self.batch_tokens)
+        for batch in DataLoader(Subset(dataset, own), batch_sampler=batches, collate_fn=self.data_collator):
+            loss, labels = label_logits_loss(model, self._prepare_inputs(batch))
+            total, count = total + float(loss), count + float(labels)
+        model.train()
+        parts = processes.gather((total, count))
+        return float(sum(part[0] for part in parts) / sum(part[1] for part in parts))
+
+
+class MarkCompleteCheckpoints(TrainerCallback):
+    """Writes the marker behind everything else of a checkpoint, so that a half one is never taken for whole."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        processes.wait_for_all()  # each writes its own random state
+        if processes.number() == 0:
+            write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole, the same for every process; half ones are removed."""
+    found: Path | None = processes.gather(_find_checkpoint(folder) if processes.number() == 0 else None)[0]
+    return found
+
+
+def _find_checkpoint(folder: Path) -> Path | None:
+    complete: list[tuple[int, Path]] = []
+    for path in folder.glob("checkpoint-*"):
+        if (path / COMPLETE).exists():
+            complete.append((int(path.name.partition("-")[2]), path))
+        else:
+            shutil.rmtree(path)
+    return max(complete)[1] if complete else None

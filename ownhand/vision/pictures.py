@@ -1,0 +1,78 @@
+"""Pictures of samples as the vision tower sees them: for the cache, and for training the vision tower itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ownhand.images import open_image
+from ownhand.model.sequence import SpecialTokens, pad_batch
+from ownhand.model.views import Views
+from ownhand.params import EncodeParams
+from ownhand.samples import Sample
+from ownhand.vision.augment import augment
+from ownhand.vision.features import VisionInput
+
+
+class Pictures:
+    """The views of every sample by cache key: "00001" is the picture itself, "00001~3" its third augmented copy.
+
+    Opens files only when asked, so that spawned workers can have it. KeyError for an unknown picture.
+    """
+
+    def __init__(self, samples: Sequence[Sample], vision: VisionInput, encode: EncodeParams) -> None:
+        self.paths = {sample.image_id: Path(sample.image_path) for sample in samples}
+        self.vision = vision
+        self.encode = encode
+
+    def views(self, key: str) -> Views:
+        """The views of one key, the same at every call."""
+        return self.vision.views(self.image(key))
+
+    def image(self, key: str) -> Image.Image:
+        """The picture or the augmented copy behind one key, RGB; the same at every call and in every process."""
+        image_id, _, copy = key.partition("~")
+        image = open_image(self.paths[image_id])
+        if copy:
+            image = augment(image, self.encode.augment, [self.encode.seed, int(image_id), int(copy)])
+        return image
+
+
+def pixel_inputs(views: Sequence[Views], dtype: torch.dtype) -> dict[str, Any]:
+    """The arguments of the model's `forward` for pictures, one per sequence of the batch."""
+    tiles = [one.tiles for one in views if one.tiles is not None]
+    return {
+        "pixel_values": torch.stack([one.global_view for one in views]).to(dtype),
+        "pixel_values_local": torch.cat(tiles).to(dtype) if tiles else None,
+        "num_local_patches": [0 if one.tiles is None else len(one.tiles) for one in views],
+        "patches_grid": [list(one.grid) for one in views],
+    }
+
+
+class PictureCollator:
+    """Samples with `image_id`, `input_ids`, `labels` and `views` become one batch of the whole model.
+
+    The counterpart of `CachedVisionCollator` where the vision tower itself is trained. `dtype` is the model's.
+    """
+
+    def __init__(self, special: SpecialTokens, dtype: torch.dtype) -> None:
+        self.special = special
+        self.dtype = dtype
+
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        for sample in samples:
+            expected = sample["input_ids"].count(self.special.image)
+            if expected != sample["views"].tokens:
+                raise ValueError(
+                    f"sample {sample['image_id']}: {expected} image ids but {sample['views'].tokens} vision tokens; "
+                    "delete data/features and encode again"
+                )
+        batch: dict[str, Any] = pad_batch(
+            [sample["input_ids"] for sample in samples], self.special.pad, [sample["labels"] for sample in samples]
+        )
+        batch["image_ids"] = [sample["image_id"] for sample in samples]
+        return batch | pixel_inputs([sample["views"] for sample in samples], self.dtype)

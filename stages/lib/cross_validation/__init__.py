@@ -1,1 +1,0 @@
-"""Cross-validation: who validates when, and an adapter for each fold."""

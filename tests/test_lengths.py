@@ -54,4 +54,4 @@ def test_characters_of_several_tokens_are_counted(limit: SequenceLimit, samples:
 def test_characters_that_do_not_come_back_are_lost(limit: SequenceLimit, samples: list[Sample]) -> None:
     words = Tokenizer(WordLevel({"м": 0, "а": 1, "?": 2}, unk_token="?"))
     odd = replace(samples[0], text="ма☃")
-    assert look_at_characters([odd], replace(limit, tokenizer=words)) == ({}, ("☃",))
+    assert look_at_characters([odd], replace(limit, base=replace(limit.base, tokenizer=words))) == ({}, ("☃",))

@@ -156,8 +156,8 @@ def _train_fold(model: PeftModel, datasets: Datasets, params: Params, unfinished
     before = trainer.mean_loss(datasets.val)
     train(trainer)
     return {
-        "trained": sorted({row["image_id"] for row in datasets.train.rows}),
-        "held_out": sorted({row["image_id"] for row in datasets.val.rows}),
+        "trained": sorted({example.image_id for example in datasets.train.examples}),
+        "held_out": sorted({example.image_id for example in datasets.val.examples}),
         "optimizer_steps": trainer.state.global_step,
         "val_loss_before": before,
         "val_loss": trainer.mean_loss(datasets.val),

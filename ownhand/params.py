@@ -163,6 +163,7 @@ class RuntimeParams(Group):
     threads: int = Field(ge=0)
     processes: int = Field(ge=1, description="of each stage that runs the model; one per card")
     shard_mb: int = Field(ge=1)
+    store_mb: int = Field(ge=0, description="of vision tokens kept for later runs, beside data/features")
     checkpoint_steps: int = Field(ge=1)
 
 

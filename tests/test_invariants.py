@@ -23,7 +23,7 @@ from ownhand.runtime import hash_file
 from ownhand.samples import Sample
 from ownhand.training import trainer
 from ownhand.training.trainer import CachedSamples, label_logits_loss, sum_cross_entropy
-from ownhand.vision.features import FeatureCache, FeatureWriter, compute_vision_tokens, finish_cache
+from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 
 ROOT = Path(__file__).parent.parent
 
@@ -132,11 +132,11 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
 ) -> None:
     base = open_model(ROOT / "models/base")
     whole = base.load()
-    writer = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
-    for sample, picture in zip(samples, pictures, strict=True):
-        writer.add(sample.image_id, compute_vision_tokens(whole, base.vision.views(picture)))
-    writer.flush()
-    finish_cache([writer.folder], tmp_path / "features", {})
+    seen = (
+        (sample.image_id, compute_vision_tokens(whole, base.vision.views(picture)))
+        for sample, picture in zip(samples, pictures, strict=True)
+    )
+    write_features(tmp_path / "features", seen, {}, shard_mb=1)
     cache = FeatureCache(tmp_path / "features")
     dataset = CachedSamples(samples, cache, base, 2048, with_copies=True)
     collator = CachedVisionCollator(base.special)

@@ -65,6 +65,19 @@ class Rejection:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Something that waits for its transcription: a picture that nothing names, or a line of a page without text.
+
+    file: as in Rejection, for a line with "#" and its name behind; row: where the text belongs, "" for a picture that
+    nothing names.
+    """
+
+    file: str
+    row: int | str
+    what: str
+
+
+@dataclass(frozen=True)
 class Reading:
     """What ground truth says before any picture is looked up; `rows` counts all entries, broken ones too."""
 
@@ -80,7 +93,8 @@ class Format:
 
     name: as log and messages call it; find: those of all files that hold ground truth in this format;
     read: (these files, all files, encoding of plain text files) -> what they say; single: whether one file must hold
-    it all; without: what is missing for a picture that no record names.
+    it all; without: what is missing for a picture that no record names; blank_waits: whether a record without text is
+    a line that somebody found and nobody transcribed yet, and no mistake.
     """
 
     name: str
@@ -88,6 +102,7 @@ class Format:
     read: Callable[[Sequence[File], Sequence[File], str], Reading]
     single: bool
     without: str
+    blank_waits: bool = False
 
 
 def is_absolute(filename: str) -> bool:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ownhand.checks.findings import Finding, blocker, count, ready, warning
 from ownhand.checks.lengths import Lengths
 from ownhand.dataset.duplicates import Picture, find_same_pictures, fingerprint
-from ownhand.dataset.repeats import FEW_PAGES, find_contained, find_recurring, find_trained
+from ownhand.dataset.repeats import FEW_PAGES, find_contained, find_recurring, text_key
 from ownhand.errors import Refusal
 from ownhand.images import open_image
 from ownhand.samples import Sample
@@ -123,8 +123,8 @@ def _texts(facts: SampleFacts) -> Iterator[Finding]:
         yield blocker("DATA-003", seen, "run `dvc repro --force prepare`")
         return
     val = facts.side("val")
-    trained = find_trained([one.text for one in val], [one.text for one in facts.side("train")])
-    lines = [one for one, was_trained in zip(val, trained, strict=True) if was_trained]
+    trained = {text_key(one.text) for one in facts.side("train")}
+    lines = [one for one in val if text_key(one.text) in trained]
     if not lines:
         yield ready("DATA-003", "none")
         return

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from ownhand.text import collapse_whitespace, grapheme_clusters, to_nfc, words
 
 FEW_PAGES = 3  # a fair copy and its drafts; what stands on more pages recurs
-PASSAGE_CHARACTERS = 100  # of words in a row: no greeting with date and signature is as long, whatever its lines
+PASSAGE_CHARACTERS = 200  # of words in a row: eight lines of verse; letterheads, dates and greetings stay below it
 
 # From here on a text that stands inside another one tells more than a common phrase would.
 CONTAINED_WORDS, CONTAINED_CHARACTERS = 3, 15

@@ -37,10 +37,10 @@ FORMATS = (ANNOTATIONS, TEXT_FILES, JSON_LINES, IMAGE_FOLDER, PAGE_XML, ALTO_XML
 def read_ground_truth(folder: Path, encoding: str, not_truth: Collection[str] = ()) -> GroundTruth:
     """The ground truth of `folder`; every record becomes a sample or a rejection or waits for its text.
 
-    A picture without a record waits, too. `encoding` is that of tables, text files and JSON lines; XML says its own. `not_truth` names files that are
-    something else, such as a list of validation pictures. Raises GroundTruthError when the folder holds no format or
-    more than one, when it holds a FIFO or a dangling link or another entry that is no file, when its files cannot be
-    read as a whole, or when two files differ only in case or Unicode form.
+    A picture without a record waits, too. `encoding` is that of tables, text files and JSON lines; XML says its own.
+    `not_truth` names files that are something else, such as a list of validation pictures. Raises GroundTruthError when
+    the folder holds no format or more than one, when it holds a FIFO, a dangling link or another entry that is no file,
+    when its files cannot be read as a whole, or when two files differ only in case or Unicode form.
     """
     if not folder.is_dir():
         raise GroundTruthError(f"{folder.as_posix()} is missing; put the pictures and annotations.csv there")

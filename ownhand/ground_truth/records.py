@@ -50,8 +50,8 @@ class Record:
 class Rejection:
     """Something that does not become a sample. `reason` begins with its kind: "image not found: nearest ...".
 
-    row: as in Record, None where there is none. counted: False for what was no candidate, such as a picture without a
-    transcription; only counted ones are measured against `prepare.max_rejected_share`.
+    row: as in Record, None where there is none. counted: False for what was no candidate, such as a row that says again
+    what another said; only counted ones are measured against `prepare.max_rejected_share`.
     """
 
     file: str

@@ -2,12 +2,12 @@
 
     python -m ownhand.read PHOTO... | FOLDER  [--base] [--format text|json|jsonl] [--adapter FOLDER]
 
-Reads   the given pictures, the base model, models/adapter/; parameters `model`, `prepare` (limits, cleaning),
+Reads   the given pictures, the base model, models/adapter/; parameters `model`, `prepare` (limits),
         `encode`, `transcribe`.
 Writes  to standard output: the text of each picture, or JSON with a confidence between 0 and 1.
 Refuses pictures that cannot be read: each is named on standard error, the rest is read, the exit code is then 1.
 
-The same cleaning, pixels, prompt and decoding as in `prepare`, `encode` and `transcribe`: a validation photograph reads
+The same pixels, prompt and decoding as in `prepare`, `encode` and `transcribe`: a validation photograph reads
 as in the prediction file.
 """
 
@@ -23,7 +23,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ownhand.dataset.cleaning import Cleaning, clean
 from ownhand.errors import Refusal, run_stage
 from ownhand.images import (
     ImageLimits,
@@ -33,13 +32,11 @@ from ownhand.images import (
     open_image,
 )
 from ownhand.model.adapter import load_adapter
+from ownhand.model.base import BaseModel
 from ownhand.model.decoding import Reading, transcribe
-from ownhand.model.families import read_family
-from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
-from ownhand.model.views import read_view_sizes
 from ownhand.params import Params, read_params
-from ownhand.runtime import DTYPES, set_up
-from ownhand.vision.features import VisionInput, compute_vision_tokens
+from ownhand.runtime import set_up
+from ownhand.vision.features import compute_vision_tokens
 
 
 @dataclass(frozen=True)
@@ -90,33 +87,24 @@ def read(paths: list[Path], params: Params, adapter: Path | None) -> list[Outcom
     if not any(path.exists() for path in paths):  # said before a model is loaded, which takes its time
         raise Refusal(f"there is no such file: {', '.join(path.as_posix() for path in paths)}")
     device = set_up(params.runtime)
-    folder = find_model(params.model.name_or_path, params.model.revision)
-    model: Any = load_base_model(
-        params.model.name_or_path,
-        params.model.revision,
-        dtype=DTYPES[params.model.dtype],
-        device=device,
-        attn_implementation=params.model.attn_implementation,
-    )
+    base = BaseModel.open(params)
+    model: Any = base.load(device)
     if adapter is not None:  # before the pictures are seen: an adapter may change the vision tower too
         model = load_adapter(model, adapter)
-    vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-    limits, cleaning = ImageLimits.of(params.prepare), Cleaning.of(params.prepare)
+    limits = ImageLimits.of(params.prepare)
     vision_tokens, problems = {}, {}
     for path in tqdm(paths, desc="pictures", unit="picture", disable=None):
         try:
-            image = clean(open_image(path, limits), cleaning, limits.max_side_px).image
-            vision_tokens[path] = compute_vision_tokens(model, vision.views(image))
+            image = open_image(path, limits)
+            vision_tokens[path] = compute_vision_tokens(model, base.vision.views(image))
         except UnreadableImage as error:
             problems[path] = error.reason
         except OSError as error:
             problems[path] = error.strerror or str(error)
-    tokenizer = read_tokenizer(folder)
-    special = special_tokens(tokenizer, read_family(folder).prompt)
     readings = dict(
         zip(
             vision_tokens,
-            transcribe(model, list(vision_tokens.values()), tokenizer, special, params.transcribe, "reading"),
+            transcribe(model, list(vision_tokens.values()), base, params.transcribe, "reading"),
             strict=True,
         )
     )

@@ -15,23 +15,19 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from tokenizers import Tokenizer
 
 from ownhand import processes
 from ownhand.errors import run_stage
 from ownhand.files import write_text
 from ownhand.model.adapter import changes_vision, load_adapter
+from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
-from ownhand.model.families import read_family
-from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
 from ownhand.model.reading import disabled, json_lines, prediction
-from ownhand.model.sequence import SpecialTokens
-from ownhand.model.views import read_view_sizes
 from ownhand.params import TranscribeParams, read_params
 from ownhand.processes import start_processes
-from ownhand.runtime import DTYPES, set_up
+from ownhand.runtime import set_up
 from ownhand.samples import Sample, read_metadata
-from ownhand.vision.features import FeatureCache, VisionInput, compute_vision_tokens
+from ownhand.vision.features import FeatureCache, compute_vision_tokens
 from ownhand.vision.pictures import Pictures
 from ownhand.vision.probes import blank_key, exchange, printed_lines, probe_pictures, probe_samples
 
@@ -48,25 +44,14 @@ def main() -> None:
     samples = [sample for sample in read_metadata() if sample.split == "val"]
     cache = FeatureCache(FEATURES)
     sees_anew = changes_vision(ADAPTER)
-    base = load_base_model(
-        params.model.name_or_path,
-        params.model.revision,
-        dtype=DTYPES[params.model.dtype],
-        device=device,
-        attn_implementation=params.model.attn_implementation,
-        vision=sees_anew,
-    )
-    folder = find_model(params.model.name_or_path, params.model.revision)
-    tokenizer = read_tokenizer(folder)
-    special = special_tokens(tokenizer, read_family(folder).prompt)
-    model = load_adapter(base, ADAPTER)
+    base = BaseModel.open(params)
+    model = load_adapter(base.load(device, vision=sees_anew), ADAPTER)
     see: Callable[[str], torch.Tensor] = cache.tokens
     if sees_anew:
-        vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-        pictures, probes = Pictures(samples, vision, params.encode), probe_pictures(samples)
+        pictures, probes = Pictures(samples, base.vision, params.encode), probe_pictures(samples)
 
         def see_anew(key: str) -> torch.Tensor:
-            views = vision.views(probes[key]) if key in probes else pictures.views(key)
+            views = base.vision.views(probes[key]) if key in probes else pictures.views(key)
             return compute_vision_tokens(model, views)
 
         see = see_anew
@@ -76,10 +61,8 @@ def main() -> None:
     for reader in tokens_of:
         with disabled(model, reader):
             vision_tokens = [tokens_of[reader](sample.image_id) for sample in samples]
-            readings[reader] = transcribe(
-                model, vision_tokens, tokenizer, special, params.transcribe, f"{reader} reads"
-            )
-    probes_read = read_probes(model, samples, tokens_of, tokenizer, special, params.transcribe)
+            readings[reader] = transcribe(model, vision_tokens, base, params.transcribe, f"{reader} reads")
+    probes_read = read_probes(model, samples, tokens_of, base, params.transcribe)
     if processes.number():
         return
     for reader, read in readings.items():
@@ -97,8 +80,7 @@ def read_probes(
     model: PeftModel,
     samples: Sequence[Sample],
     tokens_of: Mapping[str, Callable[[str], torch.Tensor]],
-    tokenizer: Tokenizer,
-    special: SpecialTokens,
+    base: BaseModel,
     params: TranscribeParams,
 ) -> str:
     """JSON Lines: probe ("shuffled", "blank", "printed"), reader, image_id, picture, truth, prediction.
@@ -122,7 +104,7 @@ def read_probes(
             continue
         with disabled(model, reader):
             tokens = [tokens_of[reader](picture) for _, picture, _ in pictures]
-            readings = transcribe(model, tokens, tokenizer, special, params, f"{probe} pictures, {reader}")
+            readings = transcribe(model, tokens, base, params, f"{probe} pictures, {reader}")
         rows += [
             {
                 "probe": probe,

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 from ownhand import read
 from ownhand.model.sequence import SpecialTokens
+from ownhand.model.views import VisionInput
 from ownhand.params import read_params
 from ownhand.samples import Sample
 from ownhand.vision.augment import augment
-from ownhand.vision.features import VisionInput
 from ownhand.vision.pictures import PictureCollator, Pictures, pixel_inputs
 from stages import train, transcribe
 from stages.encode import encode

@@ -176,8 +176,8 @@ def test_texts_that_were_trained_on_are_told_first_among_the_limits_with_the_rat
     numbers["n_lines_trained_texts"] = 5
     assert judge(numbers, 0.95, 5).limits[0].replace("\u00a0", " ") == (
         f"5 lines of {4 * pages} have a text that was trained on, too, in another picture (a greeting, a date, a page "
-        "number). Without them the adapter reads 17.3 % of the characters wrong instead of 12.3 %, the base model alone "
-        "40.0 % instead of 35.0 %."
+        "number). Without them the adapter reads 17.3 % of the characters wrong instead of 12.3 %, the base model "
+        "alone 40.0 % instead of 35.0 %."
     )
     numbers["n_lines_trained_texts"] = 4 * pages
     assert "nothing here tells reading from reciting" in judge(numbers, 0.95, 5).limits[0]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ownhand import processes
-from ownhand.model.sequence import SpecialTokens, as_image_outputs, build_prompt_ids, pad_batch
+from ownhand.model.base import BaseModel
+from ownhand.model.sequence import as_image_outputs, build_prompt_ids, pad_batch
 from ownhand.params import TranscribeParams
 
 LOOP_MIN_TOKENS, LOOP_MIN_REPEATS = 20, 4
@@ -52,8 +52,7 @@ class ConfidenceRecorder(LogitsProcessor):
 def transcribe(
     model: Any,
     vision_tokens: Sequence[torch.Tensor],
-    tokenizer: Tokenizer,
-    special: SpecialTokens,
+    base: BaseModel,
     params: TranscribeParams,
     description: str | None,
 ) -> list[Reading]:
@@ -61,6 +60,7 @@ def transcribe(
 
     Pictures of like size are read together; padding stands on the left, where the attention mask hides it.
     """
+    special = base.special
     order = sorted(range(len(vision_tokens)), key=lambda i: len(vision_tokens[i]))
     readings: dict[int, Reading] = {}
     with tqdm(total=len(order), desc=description, unit="line", disable=None if description else True) as progress:
@@ -86,7 +86,7 @@ def transcribe(
             answers = output[:, inputs["input_ids"].shape[1] :].tolist()
             chances = torch.stack(recorder.steps, dim=1).tolist()
             for i, ids, log_probabilities in zip(part, answers, chances, strict=True):
-                readings[i] = _reading(ids, log_probabilities, tokenizer, special, params.max_new_tokens)
+                readings[i] = _reading(ids, log_probabilities, base, params.max_new_tokens)
             progress.update(len(part))
     for others in processes.gather(readings):
         readings |= others
@@ -102,14 +102,12 @@ def is_loop(ids: Sequence[int]) -> bool:
     return False
 
 
-def _reading(
-    ids: list[int], log_probabilities: list[float], tokenizer: Tokenizer, special: SpecialTokens, limit: int
-) -> Reading:
-    ended = special.eos in ids
-    text_ids = ids[: ids.index(special.eos)] if ended else ids[:limit]
+def _reading(ids: list[int], log_probabilities: list[float], base: BaseModel, limit: int) -> Reading:
+    ended = base.special.eos in ids
+    text_ids = ids[: ids.index(base.special.eos)] if ended else ids[:limit]
     chosen = log_probabilities[: len(text_ids) + ended]
     return Reading(
-        text=tokenizer.decode(text_ids, skip_special_tokens=True),
+        text=base.tokenizer.decode(text_ids, skip_special_tokens=True),
         new_tokens=len(text_ids),
         runaway=not ended or is_loop(text_ids),
         confidence=round(math.exp(sum(chosen) / len(chosen)), 6),

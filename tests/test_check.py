@@ -234,7 +234,8 @@ def test_in_dvc_a_blocker_stops_what_follows_and_a_new_warning_re_runs_nothing(w
     after = {"cmd": "python -m stages.after", "deps": needed, "outs": ["after.txt"]}
     pipeline = {"stages": {"check": stages["check"], "after": after}}
     (workspace / "dvc.yaml").write_text(yaml.safe_dump(pipeline), encoding="utf-8")
-    shutil.copytree(ROOT / "stages", workspace / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("ownhand", "stages"):
+        shutil.copytree(ROOT / package, workspace / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", workspace)
     shutil.copy(ROOT / ".dvcignore", workspace)
     (workspace / "stages/after.py").write_text("open('after.txt', 'w').write('done')\n", encoding="utf-8")

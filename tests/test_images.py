@@ -325,6 +325,7 @@ def test_what_is_neither_file_nor_folder_is_named_for_what_it_is(
     monkeypatch.chdir(raw)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("ear")
+        assert [name for name, _ in find_files(raw).files] == ["a.jpg", "good link.jpg"]  # and nothing is waited for
         assert find_unfit_files(raw) == {
             ".#annotations.csv": "a link to nothing (it leads to me@here.1:2)",
             "ear": "a socket",

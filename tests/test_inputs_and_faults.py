@@ -249,7 +249,8 @@ def test_of_500_good_pictures_and_everything_bad_500_are_accepted_and_each_bad_o
     shipped = read_params(ROOT / "params.yaml")
     model = shipped.model.model_copy(update={"name_or_path": str(ROOT / "models/base")})
     limit = SequenceLimit.of(shipped.model_copy(update={"model": model}))
-    limit = replace(limit, tokenizer=WithoutYo(limit.tokenizer))  # type: ignore[arg-type]
+    base = replace(limit.base, tokenizer=WithoutYo(limit.base.tokenizer))  # type: ignore[arg-type]
+    limit = replace(limit, base=base)
     summary = prepare(raw, tmp_path / "processed", tmp_path, shipped.prepare, limit, workers=1)
 
     assert sum(summary.samples.values()) == len(read_metadata(tmp_path / "processed/metadata.json")) == 500

@@ -383,6 +383,30 @@ def split_proof(raw: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.parametrize("greeting", ["Здравствуй, мама!", "Здравствуйте, дорогие мама и папа!"])
+def test_letters_with_one_greeting_are_split_by_letter_and_the_proof_says_what_it_allows(
+    raw: Path, run: Run, capsys: pytest.CaptureFixture[str], greeting: str
+) -> None:
+    rows = []
+    for letter in range(12):
+        for line, text in enumerate((greeting, f"пишу в {letter} раз", f"у нас {letter} градусов тепла", "Алёша")):
+            save_line(raw / f"l{letter}/{line}.png", text, 100 * line + letter)
+            rows.append((f"l{letter}/{line}.png", text, f"l{letter}"))
+    write_table(raw, rows)
+    assert run().samples == {"train": 36, "val": 12}
+    assert len({sample["group"] for sample in metadata(raw)}) == 12
+    proof = split_proof(raw)
+    assert proof["checks"]["held_out_samples_with_a_trained_text"] == 6
+    assert proof["checks"]["recurring_texts"] == 2
+    assert {
+        (row["text"], row["pages"], row["train"], row["val"]) for row in proof["allowed_on_both_sides"]["texts"]
+    } == {
+        (greeting, 12, 9, 3),
+        ("Алёша", 12, 9, 3),
+    }
+    assert "prepare: note: 6 of 12 held-out samples have a text that is trained on, too" in capsys.readouterr().out
+
+
 def test_the_split_is_recorded_with_its_proof(raw: Path, run: Run) -> None:
     run()
     proof = split_proof(raw)

@@ -74,11 +74,9 @@ def match(form: Format, own: Sequence[File], reading: Reading, found: FoundFiles
     files = _Files(found, [name for record in reading.records for name in (record.filename, *record.elsewhere)])
     names = [files.find(record) for record in reading.records]
     named = {name for name in names if name is not None}
-    refused = {_key(rejection.file.partition("#")[0]) for rejection in reading.rejections}  # lines with a fault
+    faulty = {_key(rejection.file.partition("#")[0]) for rejection in reading.rejections}  # lines with a fault
     unnamed = [
-        name
-        for key, name in files.by_key.items()
-        if name not in named and key not in refused and has_image_suffix(name)
+        name for key, name in files.by_key.items() if name not in named and key not in faulty and has_image_suffix(name)
     ]
     rejections = list(reading.rejections)
     waiting: list[Waiting] = []

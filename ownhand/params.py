@@ -49,7 +49,7 @@ class PrepareParams(Group):
     test_share: float = Field(ge=0, lt=1)
     val: str | None = Field(min_length=1, description="list of file names or pages, a path below data/raw")
     test: str | None = Field(min_length=1, description="list of file names or pages, a path below data/raw")
-    same_text_characters: int = Field(ge=1, description="shorter texts may stand on both sides")
+    same_text_characters: int = Field(ge=1, description="shorter texts, such as greetings, may stand on both sides")
     max_rejected_share: float = Field(ge=0, le=1)
     seed: int = Field(ge=0)
 

@@ -13,6 +13,7 @@ import difflib
 import io
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from ownhand.params import (
 
 FOLDER = Path("presets")
 DEFAULTS = "cpu-demo"  # the preset that sets nothing
+WIDTH = 100  # of a list in the terminal
 COLUMN = 30  # where comments begin, when the value leaves room
 HEAD = """\
 # Every parameter of the pipeline. One group per stage; `dvc repro` re-runs a stage when its group changed.
@@ -102,6 +104,26 @@ def choose(name: str, presets: Iterable[Preset]) -> Preset:
         hint = f"did you mean {close[0]}? " if close else ""
         raise Refusal(f"there is no preset {name!r}; {hint}There are {', '.join(known)}")
     return known[name]
+
+
+def describe(presets: Iterable[Preset], path: Path = PARAMS_FILE) -> str:
+    """The presets with what they are for, and which of them params.yaml is nearest to."""
+    listed = list(presets)
+    width = max(len(preset.name) for preset in listed)
+    rows = [
+        textwrap.fill(f"{preset.name:<{width}}  {preset.summary}", WIDTH, subsequent_indent=" " * (width + 2))
+        for preset in listed
+    ]
+    try:
+        edits = find_edits(listed, path)
+    except ParameterError as error:
+        state = str(error)
+    else:
+        own = "".join(f"\n  {name}: {scalar(value)}" for name, value in edits.values.items())
+        state = f"{path} is {edits.base.name}" + (
+            f" with {len(edits.values)} value(s) of your own:{own}" if own else ""
+        )
+    return "\n".join([*rows, "", state])
 
 
 def find_edits(presets: Iterable[Preset], path: Path = PARAMS_FILE) -> Edits:

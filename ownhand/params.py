@@ -79,21 +79,6 @@ class PrepareParams(Group):
     max_aspect: float = Field(
         default=60.0, ge=1, le=10_000, description="longer : shorter side; beyond it a picture is rejected"
     )
-    flatten_background: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="1.0 takes away all of shadows and uneven light; 0 leaves the light as it is",
-    )
-    normalise_contrast: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="fainter ink is made this distant from the paper (0.7 of the full range); 0: as it is",
-    )
-    deskew: float = Field(
-        default=0.0, ge=0, le=20, description="lines are turned level, by at most so many degrees (5.0); 0: as they are"
-    )
     val_share: float = Field(
         default=0.25, gt=0, lt=1, description="of the samples, as near as whole pages allow; at least one sample"
     )

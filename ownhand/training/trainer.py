@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
-from tokenizers import Tokenizer
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import Trainer, TrainerCallback
 
@@ -17,8 +16,9 @@ from ownhand import processes
 from ownhand.errors import Refusal
 from ownhand.files import write_text
 from ownhand.model.adapter import load_adapter_weights
+from ownhand.model.base import BaseModel
 from ownhand.model.loss import label_logits_loss
-from ownhand.model.sequence import IGNORED_LABEL, SequenceTooLong, SpecialTokens, build_training_ids
+from ownhand.model.sequence import IGNORED_LABEL, SequenceTooLong, build_training_ids
 from ownhand.samples import Sample
 from ownhand.training.batches import LengthBuckets, cut_in_order
 from ownhand.vision.features import FeatureCache
@@ -38,8 +38,7 @@ class CachedSamples(Dataset[dict[str, Any]]):
         self,
         samples: Sequence[Sample],
         cache: FeatureCache,
-        tokenizer: Tokenizer,
-        special: SpecialTokens,
+        base: BaseModel,
         max_tokens: int,
         with_copies: bool,
         pictures: Pictures | None = None,
@@ -52,7 +51,9 @@ class CachedSamples(Dataset[dict[str, Any]]):
             keys = cache.keys_of(sample.image_id)
             for key in keys if with_copies else keys[:1]:
                 try:
-                    ids, labels = build_training_ids(tokenizer, special, cache.count(key), sample.text, max_tokens)
+                    ids, labels = build_training_ids(
+                        base.tokenizer, base.special, cache.count(key), sample.text, max_tokens
+                    )
                 except SequenceTooLong as error:
                     too_long.append(f"{sample.original_filename} ({key}): {error}")
                     continue

@@ -40,7 +40,7 @@ from ownhand.model.base import BaseModel
 from ownhand.model.sequence import build_training_ids
 from ownhand.params import Params, read_params
 from ownhand.runtime import DTYPES, hash_file, set_up
-from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.samples import PROCESSED, Sample, read_metadata, write_metadata
 from ownhand.training.run import create_trainer, prepare_datasets, set_up_lora
 from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 from ownhand.vision.pictures import PictureCollator, Pictures
@@ -102,10 +102,10 @@ def prepare_workspace(folder: Path, arguments: argparse.Namespace) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     texts = [row.partition("\t")[2].strip() for row in TEXTS.read_text(encoding="utf-8").splitlines()[1:]]
     rng = np.random.default_rng(1)
-    (folder / METADATA).parent.mkdir(parents=True)
+    (folder / PROCESSED).mkdir(parents=True)
     samples = []
     for i in range(arguments.lines + 1):
-        path = METADATA.parent / f"{i + 1:05d}.png"
+        path = PROCESSED / f"{i + 1:05d}.png"
         image = draw_line(texts[i % len(texts)], FONT, random_hand(rng, 0.5), rng, arguments.height)
         image.save(folder / path)
         split = "train" if i < arguments.lines else "val"
@@ -113,7 +113,7 @@ def prepare_workspace(folder: Path, arguments: argparse.Namespace) -> None:
             Sample(f"{i + 1:05d}", path.as_posix(), texts[i % len(texts)], path.name, "p", "", *image.size, split,
                    hash_file(folder / path))
         )  # fmt: skip
-    write_json(folder / METADATA, [vars(sample) for sample in samples])
+    write_metadata(samples, folder / PROCESSED)
 
 
 def run_way(way: str, folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Evaluate: what base model and adapter read becomes numbers and a report.
 
-Reads data/processed (metadata.json and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
+Reads data/processed (the lists and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
 data/others/*.jsonl (what other readers read, see the README there), params.yaml and, where they exist,
 metrics/rejected.csv, metrics/train.json, metrics/curves/*.csv and data/features/contact_sheet.
 Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's),
@@ -45,7 +45,7 @@ from ownhand.params import EvaluateParams, read_params
 from ownhand.report.gallery import write_gallery
 from ownhand.report.html_report import ReportSources, write_report
 from ownhand.report.verdict import NBSP, describe_trained_texts
-from ownhand.samples import METADATA, read_metadata
+from ownhand.samples import PROCESSED, read_metadata
 
 METRICS = Path("metrics")
 DIGITS = 6  # of every rate that is written
@@ -163,7 +163,7 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
 
     Raises Refusal for predictions or pictures that do not fit, FileNotFoundError for a missing metadata.json.
     """
-    samples = read_metadata(root / METADATA)
+    samples = read_metadata(root / PROCESSED)
     lines = read_lines(samples, own_files(root), other_files(root))
     rates = compare_rates(lines, params)
     probes = read_probes(root / PREDICTIONS / "probes.jsonl")

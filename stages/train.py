@@ -1,8 +1,9 @@
 """Train: LoRA on the base model, fed with vision tokens from the cache.
 
-Reads   data/processed/metadata.json, data/features/, the base model (without its vision tower); parameters `model`,
-        `train`, and of `transcribe` how lines are read for the CER curve. With the LoRA targets `vision` or `projector`
-        also the pictures, the vision tower and the parameters `encode`: what is trained cannot come from a cache.
+Reads   data/processed/{train,val}/metadata.json, data/features/, the base model (without its vision tower); parameters
+        `model`, `train`, and of `transcribe` how lines are read for the CER curve. With the LoRA targets `vision` or
+        `projector` also the pictures, the vision tower and the parameters `encode`: what is trained cannot come from a
+        cache.
 Writes  models/adapter/ (PEFT layout), metrics/train.json, metrics/curves/{train_loss,val_loss,val_cer}.csv.
 Refuses a device that is not there, samples that do not fit `max_tokens` or `batch_tokens`, a batch larger than the
         training set, a loss that is not a number.
@@ -28,7 +29,7 @@ from ownhand.model.base import BaseModel
 from ownhand.params import Params, read_params
 from ownhand.processes import start_processes
 from ownhand.runtime import alone_in, checkpoint_folder, fingerprint, set_up
-from ownhand.samples import METADATA, read_metadata
+from ownhand.samples import SIDES, metadata_file, read_metadata
 from ownhand.training.outcome import measure, model_card, write_curves
 from ownhand.training.run import (
     create_keep_best,
@@ -84,7 +85,7 @@ def unfinished_folder(params: Params) -> Path:
             params.encode,
             params.train,
             params.transcribe,
-            files=[METADATA, FEATURES / "index.json", *BaseModel.open(params, weights=False).files()],
+            files=[*map(metadata_file, SIDES), FEATURES / "index.json", *BaseModel.open(params, weights=False).files()],
         ),
     )
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from conftest import ROOT, edit_params
 
 from ownhand.errors import Refusal
 from ownhand.runtime import hash_file
-from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.samples import Sample, read_metadata, write_metadata
 from ownhand.training import run
 from ownhand.training.trainer import MarkCompleteCheckpoints
 from stages import cross_validate, encode, train, transcribe
@@ -51,7 +51,7 @@ def workspace(stage_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def rewrite_samples(change: Any) -> list[Sample]:
     samples = [change(sample) for sample in read_metadata()]
-    METADATA.write_text(json.dumps([asdict(s) for s in samples], ensure_ascii=False), encoding="utf-8")
+    write_metadata(samples)
     return samples
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import unicodedata
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ownhand.samples
 import stages.prepare
 from demo.drawing import Hand, draw_line
 from ownhand.dataset.splits import SplitError
@@ -94,8 +95,7 @@ def run(raw: Path, limit: SequenceLimit) -> Run:
 
 
 def metadata(raw: Path) -> list[dict[str, Any]]:
-    content: list[dict[str, Any]] = json.loads((raw.parent / "processed/metadata.json").read_text(encoding="utf-8"))
-    return content
+    return [asdict(sample) for sample in read_metadata(raw.parent / "processed")]
 
 
 def rejected(raw: Path) -> list[dict[str, str]]:
@@ -140,7 +140,7 @@ def test_paths_are_posix_and_relative_to_where_the_stage_runs(
 ) -> None:
     monkeypatch.chdir(raw.parent)
     prepare(Path("raw"), Path("data/processed"), Path("metrics"), PARAMS, limit)
-    assert {sample.image_path for sample in read_metadata(Path("data/processed/metadata.json"))} <= {
+    assert {sample.image_path for sample in read_metadata(Path("data/processed"))} <= {
         f"data/processed/{side}/images/{number:05d}.jpg" for side in ("train", "val") for number in range(1, 13)
     }
 
@@ -345,7 +345,7 @@ def test_each_sample_says_what_it_stays_together_with(raw: Path, run: Run) -> No
     save_line(raw / "other page.png", "это строка 4", 99)
     add_rows(raw, ("other page.png", "это строка 4", "p8"))  # the text of the fifth line, which is on p1
     run()
-    groups = [sample.group for sample in read_metadata(raw.parent / "processed/metadata.json")]
+    groups = [sample.group for sample in read_metadata(raw.parent / "processed")]
     assert groups == [*["00001"] * 3, *["00004"] * 3, *["00007"] * 3, *["00010"] * 3, "00004"]
 
 
@@ -505,10 +505,10 @@ def test_a_run_that_breaks_leaves_no_metadata_behind(raw: Path, run: Run, monkey
     def full_disk(path: Path, value: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stages.prepare, "write_json", full_disk)
+    monkeypatch.setattr(ownhand.samples, "write_json", full_disk)
     with pytest.raises(OSError, match="No space left"):
         run()
-    assert not (raw.parent / "processed/metadata.json").exists()
+    assert not list((raw.parent / "processed").rglob("metadata.json"))
 
 
 def test_texts_that_stand_in_a_text_of_the_other_side_are_told(
@@ -536,7 +536,7 @@ def test_the_four_photographs_of_the_first_user_make_three_and_one(tmp_path: Pat
         summary = prepare(tmp_path / "raw", tmp_path / "processed", tmp_path, changed, limit)
         assert (summary.samples, summary.rejected) == ({"train": 3, "val": 1}, 0)
         assert summary.pages == summary.samples
-        samples = {sample.page: sample for sample in read_metadata(tmp_path / "processed/metadata.json")}
+        samples = {sample.page: sample for sample in read_metadata(tmp_path / "processed")}
         assert set(samples) == {"test_000", "test_001", "test_002", "test_003"}
         assert (samples["test_000"].width, samples["test_000"].height) == (2600, 1708)
         assert samples["test_000"].split == samples["test_003"].split == "train"

@@ -28,7 +28,7 @@ from ownhand.model.base import BaseModel
 from ownhand.model.reading import disabled, read_samples
 from ownhand.params import Params
 from ownhand.runtime import alone_in, checkpoint_folder, fingerprint
-from ownhand.samples import METADATA, Sample
+from ownhand.samples import SIDES, Sample, metadata_file
 from ownhand.training.run import Datasets, create_trainer, prepare_datasets, set_up_lora, train
 from ownhand.vision.encoding import content_key, copy_keys, encode_views, store_folder
 from ownhand.vision.features import FeatureCache
@@ -98,7 +98,7 @@ def without_choice(params: Params) -> Params:
 
 def unfinished_folder(folds: Sequence[int], params: Params, features: Path) -> Path:
     """Where unfinished work of exactly this cross-validation lies."""
-    files = [METADATA, features / "index.json", *BaseModel.open(params, weights=False).files()]
+    files = [*map(metadata_file, SIDES), features / "index.json", *BaseModel.open(params, weights=False).files()]
     decides = (params.model, params.encode, without_choice(params).train, params.transcribe, list(folds))
     return checkpoint_folder("cross_validate", fingerprint(*decides, files=files))
 

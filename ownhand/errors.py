@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 MEMORY_REMEDY = """What lowers the need, in params.yaml, the cheapest first:
   train.gradient_checkpointing: true   (slower by about a third)
@@ -31,7 +32,7 @@ def run_stage(main: Callable[[], None]) -> None:
         print("interrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
     except (OSError, Refusal) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_advise(error)}", file=sys.stderr)
         raise SystemExit(1) from None
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -39,6 +40,16 @@ def run_stage(main: Callable[[], None]) -> None:
         seen = str(error).partition("\n")[0] or "no more memory"
         print(f"error: out of memory: {seen}\n{MEMORY_REMEDY}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _advise(error: OSError | Refusal) -> str:
+    """What to do about a disk that filled up where nothing else has said so."""
+    if isinstance(error, Refusal):
+        return ""
+    from ownhand.files import describe_disk, is_disk_full
+
+    place = Path(error.filename or ".")
+    return f"; {describe_disk(place)}" if is_disk_full(error, place) else ""
 
 
 def is_out_of_memory(error: Exception) -> bool:

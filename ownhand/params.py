@@ -188,6 +188,8 @@ def read_params(path: Path = PARAMS_FILE) -> Params:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ParameterError(f"{path} is missing here; run the command in the folder that holds dvc.yaml") from None
+    except UnicodeDecodeError as error:
+        raise ParameterError(f"{path} is not UTF-8 text ({error}); save it as UTF-8 in your editor") from None
     except yaml.YAMLError as error:
         raise ParameterError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):

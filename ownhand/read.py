@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ownhand.dataset.cleaning import Cleaning, clean
 from ownhand.errors import Refusal, run_stage
 from ownhand.images import (
@@ -38,6 +36,7 @@ from ownhand.model.families import read_family
 from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
 from ownhand.model.views import read_view_sizes
 from ownhand.params import Params, read_params
+from ownhand.progress import track
 from ownhand.runtime import DTYPES, set_up
 from ownhand.vision.features import VisionInput, compute_vision_tokens
 
@@ -103,7 +102,7 @@ def read(paths: list[Path], params: Params, adapter: Path | None) -> list[Outcom
     vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
     limits, cleaning = ImageLimits.of(params.prepare), Cleaning.of(params.prepare)
     vision_tokens, problems = {}, {}
-    for path in tqdm(paths, desc="pictures", unit="picture", disable=None):
+    for path in track(paths, what="pictures", unit="picture"):
         try:
             image = clean(open_image(path, limits), cleaning, limits.max_side_px).image
             vision_tokens[path] = compute_vision_tokens(model, vision.views(image))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from ownhand.errors import Refusal
+from ownhand.files import read_json
 
 METADATA = Path("data/processed/metadata.json")
 
@@ -31,7 +33,11 @@ class Sample:
 
 
 def read_metadata(path: Path = METADATA) -> list[Sample]:
-    """All samples in order of image id. FileNotFoundError says which stage is missing."""
+    """All samples in order of image id. FileNotFoundError says which stage is missing, Refusal that it is damaged."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run `dvc repro prepare`")
-    return [Sample(**record) for record in json.loads(path.read_text(encoding="utf-8"))]
+    remedy = "run `dvc repro --force --single-item prepare`"
+    try:
+        return [Sample(**record) for record in read_json(path, remedy)]
+    except TypeError as error:
+        raise Refusal(f"{path.as_posix()} does not hold samples ({error}); {remedy}") from None

@@ -21,7 +21,7 @@ from pathlib import Path
 from ownhand.dataset.cleaning import Cleaning
 from ownhand.dataset.duplicates import Picture
 from ownhand.dataset.known_hashes import HashedFile, KnownHashes
-from ownhand.files import write_text
+from ownhand.files import write_text, writing
 from ownhand.ground_truth.regions import Region
 from ownhand.images import ImageLimits
 
@@ -59,7 +59,8 @@ class ConversionCache:
                     continue
         # Unbuffered, and begun on a line of its own: a kill leaves whole lines and perhaps a part of the last.
         self.index = index.open("ab", buffering=0)
-        self.index.write(b"\n")
+        with writing(index):
+            self.index.write(b"\n")
 
     def take(self, key: str, target: Path) -> Picture | None:
         """Put the kept picture of this key at `target`, where no file is; None when it is not there or damaged."""
@@ -83,7 +84,8 @@ class ConversionCache:
         self.kept[key] = _Kept(
             picture.width_px, picture.height_px, picture.sha256, picture.bits, picture.turned_degrees
         )
-        self.index.write(_entry(key, self.kept[key]).encode() + b"\n")
+        with writing(self.folder / INDEX):
+            self.index.write(_entry(key, self.kept[key]).encode() + b"\n")
         self.used.add(key)
 
     def tidy(self) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ownhand import processes
+from ownhand.errors import Refusal
 from ownhand.model.sequence import SpecialTokens, as_image_outputs, build_prompt_ids, pad_batch
 from ownhand.params import TranscribeParams
+from ownhand.progress import track
 
 LOOP_MIN_TOKENS, LOOP_MIN_REPEATS = 20, 4
 
@@ -57,13 +58,13 @@ def transcribe(
     params: TranscribeParams,
     description: str | None,
 ) -> list[Reading]:
-    """One reading per picture, in order; `vision_tokens` are (tokens, width) tensors. No description, no progress bar.
+    """One reading per picture, in order; `vision_tokens` are (tokens, width) tensors. No description, no progress.
 
     Pictures of like size are read together; padding stands on the left, where the attention mask hides it.
     """
     order = sorted(range(len(vision_tokens)), key=lambda i: len(vision_tokens[i]))
     readings: dict[int, Reading] = {}
-    with tqdm(total=len(order), desc=description, unit="line", disable=None if description else True) as progress:
+    with track(total=len(order), what=description, unit="line") as progress:
         for start in processes.share(range(0, len(order), params.batch_size)):
             part = order[start : start + params.batch_size]
             tokens = [vision_tokens[i].to(model.device) for i in part]
@@ -108,6 +109,11 @@ def _reading(
     ended = special.eos in ids
     text_ids = ids[: ids.index(special.eos)] if ended else ids[:limit]
     chosen = log_probabilities[: len(text_ids) + ended]
+    if not all(map(math.isfinite, chosen)):
+        raise Refusal(
+            "the model gives no numbers (NaN) for a picture: with model.dtype float16 use bfloat16 or float32; else "
+            "the vision tokens in data/features are damaged: run `dvc repro --force --single-item encode`"
+        )
     return Reading(
         text=tokenizer.decode(text_ids, skip_special_tokens=True),
         new_tokens=len(text_ids),

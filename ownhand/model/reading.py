@@ -31,4 +31,4 @@ def prediction(sample: Sample, reading: Reading) -> dict[str, Any]:
 
 def json_lines(rows: Sequence[dict[str, Any]]) -> str:
     """One JSON object a line, letters readable."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

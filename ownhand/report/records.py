@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
-import json
 import platform
 import subprocess
 from collections import Counter
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ownhand import files
 from ownhand.evaluation.metrics import comparable
 from ownhand.params import PARAMS_FILE
 from ownhand.report.charts import Curve, draw_curve
@@ -125,10 +125,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file; empty without the file."""
+    """The object of a JSON file; empty without the file. Refusal when it is damaged."""
     if not path.exists():
         return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = files.read_json(path, "run the stage that writes it again: `dvc repro --force`")
     return content
 
 

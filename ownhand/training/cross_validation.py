@@ -10,7 +10,6 @@ Each finished fold is kept outside the outputs, and the one that is interrupted 
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,7 +22,6 @@ from transformers import set_seed
 
 from ownhand import processes
 from ownhand.errors import Refusal
-from ownhand.files import write_json
 from ownhand.model.decoding import transcribe
 from ownhand.model.families import read_family
 from ownhand.model.loading import find_model, read_tokenizer, special_tokens
@@ -32,6 +30,7 @@ from ownhand.model.views import read_view_sizes
 from ownhand.params import Params
 from ownhand.runtime import checkpoint_folder, fingerprint
 from ownhand.samples import METADATA, Sample
+from ownhand.training.checkpoints import is_whole, keep, seal
 from ownhand.training.run import Datasets, create_trainer, model_files, prepare_datasets, set_up_lora, train
 from ownhand.vision.encoding import copy_keys, encode_views
 from ownhand.vision.features import FeatureCache, VisionInput
@@ -118,23 +117,14 @@ def complete_cache(
     if not keys:
         return cache
     copies = unfinished / "features"
-    if not processes.gather((copies / "index.json").exists())[0]:
+    if not processes.gather(is_whole(copies) if processes.number() == 0 else None)[0]:
         folder = find_model(params.model.name_or_path, params.model.revision)
         vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
         views_of = Pictures(samples, vision, params.encode).views
         encode_views(keys, views_of, params, device, unfinished / "encode", copies, {}, "cross_validate")
-    return FeatureCache(features, copies)
-
-
-def keep(path: Path, make: Callable[[], Any]) -> Any:
-    """What `make` gives, from `path` where an interrupted run has left it; the same for every process."""
-    done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    found = processes.gather(done)[0]  # the first process decides: another may look a moment later
-    if found is None:
-        found = make()
         if processes.number() == 0:
-            write_json(path, found)
-    return found
+            seal(copies)
+    return FeatureCache(features, copies)
 
 
 def start_afresh(model: PeftModel, fresh: dict[str, torch.Tensor]) -> None:

@@ -23,14 +23,10 @@ from ownhand.model.views import read_view_sizes
 from ownhand.params import Params
 from ownhand.runtime import DTYPES
 from ownhand.samples import Sample
+from ownhand.training.checkpoints import SealCheckpoints, last_whole_checkpoint
 from ownhand.training.schedule import Schedule
 from ownhand.training.selection import MIN_LINES_FOR_CER, KeepBest, make_cer_reader
-from ownhand.training.trainer import (
-    CachedSamples,
-    MarkCompleteCheckpoints,
-    TokenWeightedTrainer,
-    last_complete_checkpoint,
-)
+from ownhand.training.trainer import CachedSamples, TokenWeightedTrainer
 from ownhand.vision.features import FeatureCache, VisionInput, compute_vision_tokens
 from ownhand.vision.pictures import PictureCollator, Pictures
 
@@ -146,7 +142,6 @@ def create_trainer(
         logging_steps=max(1, schedule.steps // 50),
         save_strategy="steps",
         save_steps=schedule.checkpoint_interval,
-        save_total_limit=2,
         seed=params.train.seed,
         data_seed=params.train.seed,
         use_cpu=params.runtime.device == "cpu",
@@ -154,7 +149,6 @@ def create_trainer(
         remove_unused_columns=False,
         label_names=["labels"],
         report_to=[],
-        disable_tqdm=processes.number() > 0,
         ddp_find_unused_parameters=False,
     )
     trainer = TokenWeightedTrainer(
@@ -163,7 +157,7 @@ def create_trainer(
         train_dataset=datasets.train,
         eval_dataset=datasets.val,
         data_collator=datasets.collator,
-        callbacks=[MarkCompleteCheckpoints(), *([keep_best] if keep_best else [])],
+        callbacks=[SealCheckpoints(keep_best.name_best), keep_best] if keep_best else [SealCheckpoints()],
     )
     trainer.read_cer = datasets.read_cer
     trainer.batch_tokens = params.train.batch_tokens
@@ -178,8 +172,8 @@ def model_files(params: Params) -> list[Path]:
 
 
 def train(trainer: TokenWeightedTrainer, keep_best: KeepBest | None = None) -> None:
-    """Run to the end, from the last complete checkpoint if there is one."""
-    checkpoint = last_complete_checkpoint(Path(str(trainer.args.output_dir)))
+    """Run to the end, from the last whole checkpoint if there is one."""
+    checkpoint = last_whole_checkpoint(Path(str(trainer.args.output_dir)))
     if checkpoint:
         print(f"train: goes on from {checkpoint.name} of an interrupted run")
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))

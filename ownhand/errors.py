@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 MEMORY_REMEDY = """What lowers the need, in params.yaml, the cheapest first:
   train.gradient_checkpointing: true   (slower by about a third)
@@ -40,7 +41,7 @@ def run_stage(main: Callable[[], object], resumes: bool = True) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except (OSError, Refusal) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_advise(error)}", file=sys.stderr)
         raise SystemExit(1) from None
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -59,6 +60,16 @@ def set_up_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _advise(error: OSError | Refusal) -> str:
+    """What to do about a disk that filled up where nothing else has said so."""
+    if isinstance(error, Refusal):
+        return ""
+    from ownhand.files import describe_disk, is_disk_full
+
+    place = Path(error.filename or ".")
+    return f"; {describe_disk(place)}" if is_disk_full(error, place) else ""
 
 
 def is_out_of_memory(error: Exception) -> bool:

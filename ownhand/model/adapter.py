@@ -6,18 +6,22 @@ the official layout's names (`...model.layers.N...`); `to_official` and `to_nati
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from itertools import combinations
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import safe_open
-from safetensors.torch import load_file
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import PreTrainedModel
 
 from ownhand.errors import Refusal
+from ownhand.files import read_json
 from ownhand.model.loading import VISION_MODULES
+from ownhand.model.weights import open_weights, read_weights, refuse_not_finite
 from ownhand.params import TrainParams
 
 # The vision tower's attention has the decoder's names: every pattern names its part of the model in full.
@@ -33,6 +37,12 @@ EXPERT_PARAMETERS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]  # fus
 VISION_TARGETS = frozenset({"vision", "projector"})
 VISION_PREFIXES = tuple(f"base_model.model.{module}." for module in VISION_MODULES)
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+MOST_RANK = 1024  # as of train.lora_r
+ModuleName = Annotated[str, Field(pattern=r"^\w+(\.\w+)*$", max_length=100)]
+# Settings of a foreign adapter_config.json that change nothing in an adapter that is trained.
+HARMLESS = frozenset({"auto_mapping", "inference_mode", "peft_version"})
+EMPTY = (None, False, {}, [])
+VALUE_SHOWN = 60  # characters
 NATIVE_PREFIX, OFFICIAL_PREFIX = "base_model.model.model.language_model.layers.", "base_model.model.model.layers."
 
 
@@ -48,7 +58,7 @@ def lora_config(params: TrainParams, name_or_path: str, revision: str | None) ->
         r=params.lora_r,
         lora_alpha=params.lora_alpha,
         lora_dropout=params.lora_dropout,
-        target_modules=rf".*\.({'|'.join(linear)})" if linear else [],
+        target_modules=_pattern(linear) if linear else [],
         target_parameters=EXPERT_PARAMETERS if "experts" in params.lora_targets else None,
         base_model_name_or_path=name_or_path,
         revision=revision,
@@ -80,8 +90,11 @@ def _adapt(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
 def save_adapter(model: PeftModel, folder: Path, name_or_path: str) -> None:
     """Write the adapter in PEFT's layout; it names the base model as params.yaml does, not by a path of this machine.
 
-    PEFT would otherwise also ask the hub whether the vocabulary has grown; ours never does.
+    PEFT would otherwise also ask the hub whether the vocabulary has grown; ours never does. Refusal, with nothing
+    written, for weights that are no numbers.
     """
+    trained = ((name, weight) for name, weight in model.named_parameters() if ".lora_" in name)
+    refuse_not_finite(folder, trained, "lower train.learning_rate")
     for config in model.peft_config.values():
         config.base_model_name_or_path = name_or_path
     model.save_pretrained(str(folder), save_embedding_layers=False)
@@ -101,7 +114,7 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
     (`language_model.layers` contains `model.layers`), finds none of them, and only warns; the adapter then stays
     untrained. Here every weight must find its place: Refusal lists what is missing or left over.
     """
-    stored = to_native(load_file(folder / WEIGHTS))
+    stored = to_native(read_adapter_weights(folder))
     own = {name.replace(".default.", "."): weight for name, weight in model.named_parameters() if ".lora_" in name}
     missing, unknown = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
     if missing or unknown:
@@ -118,13 +131,80 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
         weight.data.copy_(stored[name])
 
 
+class _Stored(BaseModel):
+    """The fields of adapter_config.json that decide what an adapter computes; only these ever reach PEFT."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    peft_type: Literal["LORA"]
+    task_type: Literal["CAUSAL_LM"] | None = None
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+    r: int = Field(ge=1, le=MOST_RANK)
+    lora_alpha: float = Field(gt=0, le=1e6)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | Annotated[list[ModuleName], Field(max_length=1000)] | None = None
+    target_parameters: list[Literal["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]] | None = None
+
+
 def read_adapter_config(folder: Path) -> LoraConfig:
-    """The configuration of an adapter, for the native model. Refusal when the folder holds no adapter."""
+    """The configuration of an adapter, for the native model.
+
+    PEFT's own reader imports modules that the file names and runs regular expressions that it holds. Here a pattern
+    must be one of ours, and every setting that we do not know must be at PEFT's default. Refusal when the folder holds
+    no adapter, its configuration is damaged, or it needs what we do not know.
+    """
     _check_adapter_is_there(folder)
-    config: LoraConfig = LoraConfig.from_pretrained(str(folder))
-    if config.target_modules and not isinstance(config.target_modules, str):  # official: names without their place
-        config.target_modules = rf".*\.{DECODER_LAYER}.+\.({'|'.join(sorted(config.target_modules))})"
-    return config
+    path = folder / CONFIG
+    remedy = f"take {CONFIG} from where the adapter came from, or run `dvc repro train` for an adapter of your own"
+    content = read_json(path, remedy)
+    try:
+        stored = _Stored.model_validate(content)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, one['loc'])) or CONFIG}: {one['msg']}" for one in error.errors()]
+        raise Refusal(f"{path.as_posix()} cannot be used ({'; '.join(problems)}); {remedy}") from None
+    defaults = LoraConfig().to_dict()
+    unknown = {name: value for name, value in (stored.model_extra or {}).items() if name not in HARMLESS}
+    changed = [name for name, value in unknown.items() if value != defaults.get(name) and value not in EMPTY]
+    if changed:
+        settings = ", ".join(f"{name}: {json.dumps(unknown[name])[:VALUE_SHOWN]}" for name in sorted(changed))
+        raise Refusal(f"{path.as_posix()} has settings that ownhand does not know ({settings}); {remedy}")
+    targets = stored.target_modules or []
+    if isinstance(targets, str) and targets not in _own_patterns():
+        raise Refusal(
+            f"{path.as_posix()}: target_modules is a pattern that ownhand does not write ({targets[:VALUE_SHOWN]!r}); "
+            "list the names of the modules instead, such as q_proj"
+        )
+    if targets and not isinstance(targets, str):  # official: names without their place
+        targets = rf".*\.{DECODER_LAYER}.+\.({'|'.join(map(re.escape, sorted(targets)))})"
+    alpha = stored.lora_alpha
+    return LoraConfig(
+        r=stored.r,
+        lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type] # PEFT divides it by r
+        lora_dropout=stored.lora_dropout,
+        target_modules=targets,
+        target_parameters=list(stored.target_parameters) if stored.target_parameters else None,
+        base_model_name_or_path=stored.base_model_name_or_path,
+        revision=stored.revision,
+        task_type=stored.task_type,
+    )
+
+
+def _own_patterns() -> set[str]:
+    """Every pattern that `lora_config` can make."""
+    names = list(LINEAR_TARGETS)
+    chosen = (some for count in range(1, len(names) + 1) for some in combinations(names, count))
+    return {_pattern([LINEAR_TARGETS[name] for name in some]) for some in chosen}
+
+
+def _pattern(linear: Sequence[str]) -> str:
+    return rf".*\.({'|'.join(linear)})"
+
+
+def read_adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """An adapter's weights as they are stored. Refusal when they are not there, damaged or no numbers."""
+    _check_adapter_is_there(folder)
+    return read_weights(folder / WEIGHTS, "run `dvc repro train` again, or copy the adapter from where it is whole")
 
 
 def changes_vision(folder: Path) -> bool:
@@ -133,14 +213,17 @@ def changes_vision(folder: Path) -> bool:
     Refusal when the folder holds no adapter.
     """
     _check_adapter_is_there(folder)
-    with safe_open(folder / WEIGHTS, "pt") as file:
+    with open_weights(folder / WEIGHTS, "run `dvc repro train` again") as file:
         return any(name.startswith(VISION_PREFIXES) for name in file.keys())  # noqa: SIM118 - a handle is no mapping
 
 
 def _check_adapter_is_there(folder: Path) -> None:
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).exists()]
     if missing:
-        raise Refusal(f"{folder} holds no adapter ({' and '.join(missing)} missing); run `dvc repro train`")
+        raise Refusal(
+            f"{folder.as_posix()} holds no adapter ({' and '.join(missing)} missing): `dvc repro train` writes "
+            "models/adapter, and the export models/adapter-official"
+        )
 
 
 def to_official(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

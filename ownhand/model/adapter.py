@@ -185,9 +185,9 @@ def _split_experts(layer: str, rest: str, fused: torch.Tensor, rank: int) -> dic
     matrices = ("gate_proj", "up_proj") if rest.startswith(GATE_UP) else ("down_proj",)
     kind = rest.removeprefix(GATE_UP)
     if kind.startswith("lora_A"):
-        halves = [fused.unflatten(0, (-1, rank))] * len(matrices)  # (experts, rank, in)
+        halves = [fused.reshape(-1, rank, fused.shape[1])] * len(matrices)  # (experts, rank, in)
     else:
-        by_expert = fused.unflatten(1, (rank, -1)).movedim(2, 0)  # (experts, out, rank)
+        by_expert = fused.reshape(len(fused), rank, -1).movedim(2, 0)  # (experts, out, rank)
         halves = list(by_expert.chunk(len(matrices), dim=1))
     return {
         f"{layer}{expert}.{matrix}.{kind}": tensor.clone(memory_format=torch.contiguous_format)

@@ -127,7 +127,6 @@ def stage_folder(tmp_path: Path, model_folder: Path, pictures: list[Image.Image]
         picture.save(tmp_path / path)
         rows.append(asdict(replace(sample, image_path=path, split="val" if i == 3 else "train")))
     (tmp_path / "data/processed/metadata.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    (tmp_path / "demo").symlink_to(ROOT / "demo")  # what the printed lines of ownhand/vision/probes.py are drawn from
     return tmp_path
 
 

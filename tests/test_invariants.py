@@ -147,7 +147,7 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     model = add_adapter(base.load(vision=False), lora_config(train_params, "models/base", None))
     assert fit(model, batch, steps=60, rate=5e-3) < 0.05
     model.eval()
-    tokens = [cache.tokens(row["key"]) for row in dataset.rows]
+    tokens = [cache.tokens(example.key) for example in dataset.examples]
     settings = TranscribeParams(max_new_tokens=40, no_repeat_ngram_size=35, batch_size=3)
     readings = transcribe(model, tokens, base, settings, "test")
     assert jiwer.cer(TEXTS, [reading.text for reading in readings]) == 0

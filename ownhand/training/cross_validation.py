@@ -25,8 +25,7 @@ from ownhand import processes
 from ownhand.errors import Refusal
 from ownhand.files import write_json
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import transcribe
-from ownhand.model.reading import disabled, prediction
+from ownhand.model.reading import disabled, read_samples
 from ownhand.params import Params
 from ownhand.runtime import checkpoint_folder, fingerprint
 from ownhand.samples import METADATA, Sample
@@ -60,11 +59,11 @@ def cross_validate(
     fresh = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
 
     def read(reader: str, own: Sequence[Sample], see: Callable[[str], torch.Tensor], description: str) -> list[Row]:
+        counts = [cache.count(sample.image_id) for sample in own]
         model.eval()
         with disabled(model, reader):
-            vision_tokens = [see(sample.image_id) for sample in own]
-            readings = transcribe(model, vision_tokens, base_model, params.transcribe, description)
-        return [prediction(sample, reading) for sample, reading in zip(own, readings, strict=True)]
+            name = unfinished / description.replace(" ", "-")
+            return read_samples(model, own, counts, see, base_model, params.transcribe, name, description)
 
     base: list[Row] = keep(unfinished / "base.json", lambda: read("base", samples, cache.tokens, "base reads"))
     adapter, records = [], []
@@ -157,8 +156,8 @@ def _train_fold(model: PeftModel, datasets: Datasets, params: Params, unfinished
     before = trainer.mean_loss(datasets.val)
     train(trainer)
     return {
-        "trained": sorted({row["image_id"] for row in datasets.train.rows}),
-        "held_out": sorted({row["image_id"] for row in datasets.val.rows}),
+        "trained": sorted({example.image_id for example in datasets.train.examples}),
+        "held_out": sorted({example.image_id for example in datasets.val.examples}),
         "optimizer_steps": trainer.state.global_step,
         "val_loss_before": before,
         "val_loss": trainer.mean_loss(datasets.val),

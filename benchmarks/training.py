@@ -42,7 +42,7 @@ from ownhand.params import Params, read_params
 from ownhand.runtime import DTYPES, hash_file, set_up
 from ownhand.samples import METADATA, Sample, read_metadata
 from ownhand.training.run import create_trainer, prepare_datasets, set_up_lora
-from ownhand.vision.features import FeatureCache, FeatureWriter, compute_vision_tokens, finish_cache
+from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 from ownhand.vision.pictures import PictureCollator, Pictures
 from stages import train
 
@@ -197,11 +197,9 @@ def encode(params: Params) -> None:
     device, samples, base = set_up(params.runtime), read_metadata(), BaseModel.open(params)
     pictures = Pictures(samples, base.vision, params.encode)
     model = base.load(device, decoder=False)
-    writer = FeatureWriter(Path("shards"), params.runtime.shard_mb)
-    for sample in samples:
-        writer.add(sample.image_id, compute_vision_tokens(model, pictures.views(sample.image_id)))
-    writer.flush()
-    finish_cache([writer.folder], train.FEATURES, {})
+    keys = (sample.image_id for sample in samples)
+    tokens = ((key, compute_vision_tokens(model, pictures.views(key))) for key in keys)
+    write_features(train.FEATURES, tokens, {}, params.runtime.shard_mb)
 
 
 def train_ours(params: Params) -> dict[str, Any]:

@@ -27,10 +27,10 @@ from ownhand.files import write_json
 from ownhand.model.base import BaseModel
 from ownhand.model.reading import disabled, read_samples
 from ownhand.params import Params
-from ownhand.runtime import checkpoint_folder, fingerprint
+from ownhand.runtime import alone_in, checkpoint_folder, fingerprint
 from ownhand.samples import METADATA, Sample
 from ownhand.training.run import Datasets, create_trainer, prepare_datasets, set_up_lora, train
-from ownhand.vision.encoding import copy_keys, encode_views
+from ownhand.vision.encoding import content_key, copy_keys, encode_views, store_folder
 from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import Pictures
 
@@ -108,15 +108,20 @@ def complete_cache(
 ) -> FeatureCache:
     """The vision tokens of `features` and of the copies that are missing there, which are made now."""
     cache = FeatureCache(features)
-    wanted = [key for sample in samples for key in copy_keys(sample.image_id, params.encode.copies)]
-    keys = [key for key in wanted if key not in cache.index["images"]]
+    keys = {
+        key: content_key(sample, key, params.encode)
+        for sample in samples
+        for key in copy_keys(sample.image_id, params.encode.copies)
+        if key not in cache.index["images"]
+    }
     if not keys:
         return cache
     copies = unfinished / "features"
     if not processes.gather((copies / "index.json").exists())[0]:
         base = BaseModel.open(params)
         views_of = Pictures(samples, base.vision, params.encode).views
-        encode_views(keys, views_of, base, params, device, unfinished / "encode", copies, {}, "cross_validate")
+        with alone_in(store_folder(base, params, device).parent):
+            encode_views(keys, views_of, base, params, device, copies, {}, "cross_validate")
     return FeatureCache(features, copies)
 
 

@@ -95,9 +95,9 @@ def export_merged(params: Params, adapter: Path, target: Path, evaluation: dict[
 
 def export_adapter(params: Params, adapter: Path, target: Path, evaluation: dict[str, Any]) -> None:
     """The adapter under official tensor names. Refusal for an adapter that changes more than the decoder."""
-    weights = to_official(read_adapter_weights(adapter))
     config = read_adapter_config(adapter)
-    config.target_modules = official_modules(weights)
+    weights = to_official(read_adapter_weights(adapter), config.r)
+    config.target_modules, config.target_parameters = official_modules(weights), None
     check_disk(target.parent, sum(tensor.nbytes for tensor in weights.values()))
     with write_folder(target) as unfinished:
         save_file(weights, unfinished / WEIGHTS, metadata={"format": "pt"})

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,12 +70,13 @@ class FoundFiles:
 
     files: (name, path) sorted by name, two entries where names differ only in Unicode form;
     links: names of links that are not followed (they leave the folder or lead to a folder), with their targets;
-    root: the folder's real path.
+    root: the folder's real path; unreadable: sub-folders that cannot be listed, with the reason.
     """
 
     root: Path
     files: list[tuple[str, Path]]
     links: dict[str, str]
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 def is_system_file(name: str) -> bool:
@@ -93,26 +94,31 @@ def find_files(folder: Path) -> FoundFiles:
     root = os.path.realpath(folder)
     files: list[tuple[str, Path]] = []
     links: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
     pending = [(Path(folder), root, "")]
     while pending:
         here, real, prefix = pending.pop()
-        with os.scandir(here) as entries:
-            for entry in entries:
-                if is_system_file(entry.name):
-                    continue
-                # A name that is not valid UTF-8 gets a printable form, so that every list can be written.
-                name = prefix + to_nfc(os.fsencode(entry.name).decode("utf-8", "backslashreplace"))
-                path = here / entry.name
-                own = os.path.join(real, entry.name)
-                # Resolving costs too much for every file. A Windows junction is a folder, but no symbolic link.
-                target = os.path.realpath(path) if entry.is_symlink() or entry.is_dir() else own
-                if entry.is_dir() and os.path.normcase(target) == os.path.normcase(own):
-                    pending.append((path, own, name + "/"))
-                elif entry.is_file() and Path(target).is_relative_to(root):
-                    files.append((name, path))
-                else:
-                    links[name] = target
-    return FoundFiles(Path(root), sorted(files), links)
+        try:
+            entries = list(os.scandir(here))
+        except OSError as error:
+            unreadable[prefix.rstrip("/")] = error.strerror or str(error)
+            continue
+        for entry in entries:
+            if is_system_file(entry.name):
+                continue
+            # A name that is not valid UTF-8 gets a printable form, so that every list can be written.
+            name = prefix + to_nfc(os.fsencode(entry.name).decode("utf-8", "backslashreplace"))
+            path = here / entry.name
+            own = os.path.join(real, entry.name)
+            # Resolving costs too much for every file. A Windows junction is a folder, but no symbolic link.
+            target = os.path.realpath(path) if entry.is_symlink() or entry.is_dir() else own
+            if entry.is_dir() and os.path.normcase(target) == os.path.normcase(own):
+                pending.append((path, own, name + "/"))
+            elif entry.is_file() and Path(target).is_relative_to(root):
+                files.append((name, path))
+            else:
+                links[name] = target
+    return FoundFiles(Path(root), sorted(files), links, unreadable)
 
 
 def open_image(path: Path, limits: ImageLimits | None = None) -> Image.Image:

@@ -17,15 +17,14 @@ from pathlib import Path
 
 from ownhand import processes
 from ownhand.errors import run_stage
-from ownhand.model.loading import find_model
-from ownhand.model.views import Views, read_view_sizes
+from ownhand.model.base import BaseModel
+from ownhand.model.views import Views
 from ownhand.params import Params, read_params
 from ownhand.processes import start_processes
 from ownhand.runtime import alone_in, checkpoint_folder, fingerprint, set_up
 from ownhand.samples import METADATA, Sample, read_metadata
 from ownhand.vision.contact_sheet import Group, write_contact_sheet
 from ownhand.vision.encoding import copy_keys, encode_views
-from ownhand.vision.features import VisionInput
 from ownhand.vision.pictures import Pictures
 from ownhand.vision.probes import probe_pictures
 
@@ -60,13 +59,12 @@ def show_copies(samples: list[Sample], pictures: Pictures, folder: Path) -> None
 def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> str:
     """Encode all samples into `features`; returns the closing line."""
     device = set_up(params.runtime)
-    folder = find_model(params.model.name_or_path, params.model.revision)
-    vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
+    base = BaseModel.open(params)
+    vision = base.vision
     pictures = Pictures(samples, vision, params.encode)
-    unfinished = checkpoint_folder(
-        "encode",
-        fingerprint(params.model, params.encode, [s.sha256 for s in samples], files=[folder / "config.json", METADATA]),
-    )
+    files = [base.folder / "config.json", METADATA]
+    decides = fingerprint(params.model, params.encode, [sample.sha256 for sample in samples], files=files)
+    unfinished = checkpoint_folder("encode", decides)
     keys = [key for sample in samples for key in feature_keys(sample, params.encode.copies)]
     probes = probe_pictures(samples)
 
@@ -75,7 +73,7 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
 
     origin = {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": params.encode.copies}
     with alone_in(unfinished):
-        tokens = encode_views([*keys, *probes], views_of, params, device, unfinished, features, origin, "encode")
+        tokens = encode_views([*keys, *probes], views_of, base, params, device, unfinished, features, origin, "encode")
     if processes.number() == 0:
         show_copies(samples, pictures, features / CONTACT_SHEET)
     return (

@@ -4,8 +4,8 @@ Reads   data/raw/: pictures in any sub-folders and their transcriptions in one o
         annotations.csv (filename, text and perhaps page, hand); the base model's tokenizer; parameters `prepare`,
         and those of `model`, `encode`, `train` that decide what fits.
 Writes  data/processed/{train,val}/images/<image id>.jpg, data/processed/metadata.json (last: without it the folder is
-        not whole), {train,val}.txt (the original names), cleaning/ (what was cleaned, where that is switched on),
-        metrics/rejected.csv (file, row, reason), metrics/split.json (the proof that nothing held out was trained on).
+        not whole), {train,val}.txt (the original names), metrics/rejected.csv (file, row, reason),
+        metrics/split.json (the proof that nothing held out was trained on).
         Test samples, where wanted, are kept apart in data/processed/test/ with a metadata.json of their own, which no
         stage opens.
 Refuses what cannot be one sample, row by row; the whole run when more than `prepare.max_rejected_share` is refused or
@@ -23,8 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from ownhand.dataset.cleaning import Cleaning
-from ownhand.dataset.cleaning_record import CLEANING, CleanedSample, record_cleaning
 from ownhand.dataset.conversion import Original, convert_pictures
 from ownhand.dataset.conversion_cache import ConversionCache, open_cache
 from ownhand.dataset.duplicates import Picture, find_same_pictures
@@ -93,9 +91,8 @@ def prepare(
     print(f"prepare: ground truth is read as {truth.source}")
     for note in truth.notes:
         print(f"prepare: note: {note}")
-    limits, cleaning = ImageLimits.of(params), Cleaning.of(params)
     originals = [Original(sample.path, sample.region) for sample in truth.samples]
-    results = convert_pictures(originals, processed / UNFINISHED, limits, workers, cache, cleaning)
+    results = convert_pictures(originals, processed / UNFINISHED, ImageLimits.of(params), workers, cache)
     accepted: list[Accepted] = []
     rejections = list(truth.rejections)
     for sample, result in zip(truth.samples, results, strict=True):
@@ -118,7 +115,7 @@ def prepare(
             rejections.append(Rejection(image.name, image.row, reason, counted=False))
         if split.left_out:
             write_rejections(rejected_csv, rejections)
-        _write_samples(accepted, facts, split, processed, limits, cleaning)
+        _write_samples(accepted, facts, split, processed)
     except Refusal:
         shutil.rmtree(processed)
         raise
@@ -188,8 +185,6 @@ def _write_samples(
     facts: Sequence[SplitSample],
     split: Split,
     processed: Path,
-    limits: ImageLimits,
-    cleaning: Cleaning,
 ) -> None:
     """Number the pictures and move them to where they belong; metadata.json comes last."""
     digits = max(5, len(str(len(accepted))))
@@ -225,13 +220,6 @@ def _write_samples(
             write_text(processed / f"{side}.txt", list_names([sample.original_filename for sample in own]))
     if samples["test"]:
         write_json(processed / "test" / METADATA.name, [asdict(sample) for sample in samples["test"]])
-    cleaned = [
-        CleanedSample(sample.image_id, side, Original(image.path, image.region), picture.turned_degrees)
-        for side in ("train", "val")
-        for sample in samples[side]
-        for image, picture in [accepted[int(sample.image_id) - 1]]
-    ]
-    record_cleaning(processed / CLEANING, cleaned, limits, cleaning)
     seen = sorted(samples["train"] + samples["val"], key=lambda sample: sample.image_id)
     write_json(processed / METADATA.name, [asdict(sample) for sample in seen])
 
@@ -240,7 +228,7 @@ def main() -> None:
     from ownhand.model.fit import SequenceLimit
 
     params = read_params()
-    with open_cache(ImageLimits.of(params.prepare), Cleaning.of(params.prepare)) as cache:
+    with open_cache(ImageLimits.of(params.prepare)) as cache:
         print(prepare(RAW, METADATA.parent, METRICS, params.prepare, SequenceLimit.of(params), cache=cache))
 
 

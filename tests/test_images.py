@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from ownhand.dataset import images
+from ownhand import images
 from ownhand.images import ImageLimits, UnreadableImage, find_files, open_image
 
 LIMITS = ImageLimits(max_side_px=400, min_side_px=8, max_pixels=1_000_000, max_aspect=20.0)

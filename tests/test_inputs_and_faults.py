@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ownhand.dataset import images
+from ownhand import images
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import read_params
 from ownhand.samples import read_metadata

@@ -24,7 +24,6 @@ from ownhand.ground_truth import GroundTruthError, TranscribedImage
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import PrepareParams, read_params
 from ownhand.samples import read_metadata
-from ownhand.vision.contact_sheet import read_contact_sheet
 from stages.prepare import Summary, name_pages, prepare
 
 ROOT = Path(__file__).parent.parent
@@ -36,9 +35,6 @@ PARAMS = PrepareParams(
     min_side_px=8,
     max_pixels=1_000_000,
     max_aspect=30.0,
-    flatten_background=0.0,
-    normalise_contrast=0.0,
-    deskew=0.0,
     val_share=0.25,
     test_share=0.0,
     val=None,
@@ -247,14 +243,14 @@ def test_a_character_that_the_tokenizer_cannot_express_is_named(raw: Path, run: 
         """A tokenizer that loses one letter, as a vocabulary without byte fallback does."""
 
         def encode(self, text: str, add_special_tokens: bool) -> object:
-            return limit.tokenizer.encode(text.replace("ё", "е"), add_special_tokens=add_special_tokens)
+            return limit.base.tokenizer.encode(text.replace("ё", "е"), add_special_tokens=add_special_tokens)
 
         def decode(self, ids: list[int]) -> str:
-            return str(limit.tokenizer.decode(ids))
+            return str(limit.base.tokenizer.decode(ids))
 
     save_line(raw / "yo.png", "всё", 50)
     add_rows(raw, ("yo.png", "всё", "px"))
-    run(limit=replace(limit, tokenizer=WithoutYo()))  # type: ignore[arg-type]
+    run(limit=replace(limit, base=replace(limit.base, tokenizer=WithoutYo())))  # type: ignore[arg-type]
     reason = "character: the tokenizer cannot express 'ё' (CYRILLIC SMALL LETTER IO)"
     assert rejected(raw) == [{"file": "yo.png", "row": "14", "reason": reason}]
 
@@ -493,29 +489,3 @@ def test_the_stage_ends_with_one_line_or_with_a_message_and_exit_code_1(
         run_stage(stages.prepare.main)
     assert ended.value.code == 1
     assert "Columns seen: 'a.jpg', 'текст'" in capsys.readouterr().err
-
-
-def test_cleaning_is_recorded_with_samples_and_is_absent_where_it_is_off(raw: Path, run: Run) -> None:
-    run()
-    assert not (raw.parent / "processed/cleaning").exists()
-    for number in (0, 4):
-        path = raw / f"p{number // 3}/стр {number}.png"
-        with Image.open(path) as line:
-            tall = Image.new("RGB", (2 * line.width + 20, 3 * line.height), "white")
-            for place in range(6):
-                tall.paste(line, (10 + place % 2 * line.width, place // 2 * line.height))
-        tall.rotate(3, Image.Resampling.BICUBIC, expand=True, fillcolor="white").save(path)
-    run(deskew=5.0, normalise_contrast=0.9, test_share=0.2)
-    samples = {record["image_id"]: record for record in metadata(raw)}
-    with (raw.parent / "processed/cleaning/turned.csv").open(encoding="utf-8", newline="") as file:
-        turned = {row["image_id"]: float(row["turned_degrees"]) for row in csv.DictReader(file)}
-    assert turned.keys() == samples.keys()  # and nothing about test samples
-    for image_id, degrees in turned.items():
-        wanted = -3 if image_id in ("00001", "00005") else 0
-        assert degrees == pytest.approx(wanted, abs=0.5), image_id
-    sheet = read_contact_sheet(raw.parent / "processed/cleaning")
-    assert sheet is not None and sheet["settings"] == {"normalise_contrast": 0.9, "deskew": 5.0}
-    assert [group["title"].partition(",")[0] for group in sheet["groups"]] == ["normalise_contrast", "deskew"]
-    shown = sheet["groups"][1]
-    assert samples[shown["title"].split()[-1]]["split"] == "train"
-    assert [picture["caption"].partition(" by")[0] for picture in shown["pictures"]] == ["before", "after: turned"]

@@ -34,14 +34,13 @@ LIGHT_CELLS = 4  # what changes over more cells than this counts as light
 
 @dataclass(frozen=True)
 class Picture:
-    """A converted picture: file, size, the file's hash, 256 bits to find its copies, and how it was turned."""
+    """A converted picture: file, size, the file's hash, and 256 bits to find its copies."""
 
     path: Path
     width_px: int
     height_px: int
     sha256: str
     bits: bytes
-    turned_degrees: float = 0.0
 
 
 class DisjointSets:

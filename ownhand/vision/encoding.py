@@ -11,10 +11,9 @@ import torch
 from tqdm import tqdm
 
 from ownhand import processes
-from ownhand.model.loading import load_base_model
+from ownhand.model.base import BaseModel
 from ownhand.model.views import Views
 from ownhand.params import Params
-from ownhand.runtime import DTYPES
 from ownhand.vision.features import FeatureWriter, compute_vision_tokens, finish_cache
 
 
@@ -26,6 +25,7 @@ def copy_keys(image_id: str, copies: int) -> list[str]:
 def encode_views(
     keys: Sequence[str],
     views_of: Callable[[str], Views],
+    base: BaseModel,
     params: Params,
     device: torch.device,
     unfinished: Path,
@@ -44,14 +44,7 @@ def encode_views(
     remaining = [key for key in own if key not in writer]
     if len(remaining) < len(own):
         print(f"{stage}: goes on behind {len(own) - len(remaining)} pictures that are encoded already")
-    model = load_base_model(
-        params.model.name_or_path,
-        params.model.revision,
-        dtype=DTYPES[params.model.dtype],
-        device=device,
-        attn_implementation=params.model.attn_implementation,
-        decoder=False,
-    )
+    model = base.load(device, vision=True, decoder=False)
     for key in tqdm(remaining, desc=stage, unit="picture", disable=None):
         writer.add(key, compute_vision_tokens(model, views_of(key)))
     writer.flush()

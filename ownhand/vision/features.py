@@ -11,34 +11,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ownhand.files import write_atomically, write_json
-from ownhand.model.views import Views, ViewSizes, make_views
+from ownhand.model.views import Views
 
 INDEX = "index.json"
 SHARDS = "tokens-*.safetensors"
-
-
-@dataclass(frozen=True)
-class VisionInput:
-    """How pictures become views for one model: mode, its view sizes, and the cap on tiles."""
-
-    mode: str
-    sizes: ViewSizes
-    max_tiles: int
-
-    def views(self, image: Image.Image) -> Views:
-        """The views of an upright RGB picture."""
-        return make_views(image, self.mode, self.sizes, self.max_tiles)
 
 
 @torch.inference_mode()

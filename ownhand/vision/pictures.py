@@ -11,11 +11,10 @@ from PIL import Image
 
 from ownhand.images import open_image
 from ownhand.model.sequence import SpecialTokens, pad_batch
-from ownhand.model.views import Views
+from ownhand.model.views import Views, VisionInput
 from ownhand.params import EncodeParams
 from ownhand.samples import Sample
 from ownhand.vision.augment import augment
-from ownhand.vision.features import VisionInput
 
 
 class Pictures:

@@ -57,9 +57,8 @@ def make_table(
         rows.append(f"| {' | '.join(cells)} |")
     pages = len({line.page for line in lines})
     notes = [
-        f"`{command}`",
-        f"{len(lines)} validation lines of {pages} page(s), {training_lines} training lines; pages are drawn, and "
-        "differences are paired: both readers on the same pages.",
+        f"`{command}`: {len(lines)} validation lines of {pages} page{'' if pages == 1 else 's'}, {training_lines} "
+        "training lines. Intervals and p draw whole pages; differences are paired, both readers on the same pages.",
         *(_word_training(peer) for peer in peers if peer.training),
     ]
     return "\n".join([*rows, "", *notes])

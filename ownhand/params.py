@@ -45,14 +45,11 @@ class PrepareParams(Group):
     min_side_px: int = Field(ge=2)
     max_pixels: int = Field(ge=1000)
     max_aspect: float = Field(ge=1)
-    flatten_background: float = Field(ge=0, le=1, description="share of uneven light that is taken away")
-    normalise_contrast: float = Field(ge=0, le=1, description="wanted distance of ink and paper")
-    deskew: float = Field(ge=0, le=20, description="largest angle in degrees that is turned straight")
     val_share: float = Field(gt=0, lt=1)
     test_share: float = Field(ge=0, lt=1)
     val: str | None = Field(min_length=1, description="list of file names or pages, a path below data/raw")
     test: str | None = Field(min_length=1, description="list of file names or pages, a path below data/raw")
-    same_text_characters: int = Field(ge=1, description="shorter texts may stand on both sides")
+    same_text_characters: int = Field(ge=1, description="shorter texts, such as greetings, may stand on both sides")
     max_rejected_share: float = Field(ge=0, le=1)
     seed: int = Field(ge=0)
 
@@ -166,6 +163,7 @@ class RuntimeParams(Group):
     threads: int = Field(ge=0)
     processes: int = Field(ge=1, description="of each stage that runs the model; one per card")
     shard_mb: int = Field(ge=1)
+    store_mb: int = Field(ge=0, description="of vision tokens kept for later runs, beside data/features")
     checkpoint_steps: int = Field(ge=1)
 
 

@@ -13,8 +13,8 @@ METADATA = Path("data/processed/metadata.json")
 class Sample:
     """One picture with its transcription. `image_path` is a POSIX path from the repository root.
 
-    group: what must stay on one side, pages that share a text or a picture with each other; it is the image id of one
-    of its samples, and "" in files of before it was recorded.
+    group: what must stay on one side: a page, or pages that share a picture, a passage or a long text; it is the image
+    id of one of its samples, and "" in files of before it was recorded.
     """
 
     image_id: str

@@ -50,6 +50,7 @@ from ownhand.files import write_json, write_text
 from ownhand.params import EvaluateParams, read_params
 from ownhand.report.gallery import write_gallery
 from ownhand.report.html_report import ReportSources, write_report
+from ownhand.report.verdict import NBSP, describe_trained_texts
 from ownhand.samples import METADATA, read_metadata
 
 PREDICTIONS = Path("data/predictions")
@@ -72,6 +73,7 @@ LINES_HEADER = (
     "adapter_confidence",
     "base_runaway",
     "adapter_runaway",
+    "text_was_trained",
 )
 
 
@@ -100,6 +102,7 @@ def write_lines(path: Path, lines: Sequence[Line]) -> None:
             line.adapter.prediction.confidence,
             str(line.base.prediction.runaway).lower(),
             str(line.adapter.prediction.runaway).lower(),
+            str(line.text_was_trained).lower(),
             *(
                 cell
                 for name in names
@@ -239,6 +242,8 @@ def main() -> None:
         f"evaluate: read 2 x {summary['n_lines']} predictions of {summary['n_pages']} page(s), refused 0; "
         f"CER {summary['base']['cer']:.1%} -> {summary['adapter']['cer']:.1%}{few}; wrote metrics/report/index.html"
     )
+    if note := describe_trained_texts(summary):
+        print(f"evaluate: note: {note.replace(NBSP, ' ')}")
     for sentence in word_cross_validation(summary):
         print(f"evaluate: {sentence}")
     for problem in find_problems(summary).values():

@@ -27,6 +27,7 @@ from ownhand.checks.machine import gather_environment
 from ownhand.errors import run_stage
 from ownhand.files import write_json, write_text
 from ownhand.model.adapter import save_adapter
+from ownhand.model.base import BaseModel
 from ownhand.params import Params, read_params
 from ownhand.processes import start_processes
 from ownhand.runtime import alone_in, checkpoint_folder, fingerprint, set_up
@@ -35,7 +36,6 @@ from ownhand.training.outcome import measure, model_card, write_curves
 from ownhand.training.run import (
     create_keep_best,
     create_trainer,
-    model_files,
     prepare_datasets,
     select,
     set_up_lora,
@@ -88,7 +88,7 @@ def unfinished_folder(params: Params) -> Path:
             params.encode,
             params.train,
             params.transcribe,
-            files=[METADATA, FEATURES / "index.json", *model_files(params)],
+            files=[METADATA, FEATURES / "index.json", *BaseModel.open(params, weights=False).files()],
         ),
     )
 

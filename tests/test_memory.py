@@ -22,11 +22,11 @@ from ownhand.model.memory import (
 )
 from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
-from ownhand.model.views import ViewSizes, make_views
+from ownhand.model.views import ViewSizes, VisionInput, make_views
 from ownhand.params import TrainParams, read_params
 from ownhand.training import trainer
 from ownhand.training.trainer import label_logits_loss
-from ownhand.vision.features import VisionInput, compute_vision_tokens
+from ownhand.vision.features import compute_vision_tokens
 from ownhand.vision.pictures import pixel_inputs
 
 ROOT = Path(__file__).parent.parent

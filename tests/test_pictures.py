@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 from ownhand import read
 from ownhand.model.sequence import SpecialTokens
+from ownhand.model.views import VisionInput
 from ownhand.params import read_params
 from ownhand.samples import Sample
 from ownhand.vision.augment import augment
-from ownhand.vision.features import VisionInput
 from ownhand.vision.pictures import PictureCollator, Pictures, pixel_inputs
 from stages import train, transcribe
 from stages.encode import encode
@@ -108,7 +108,7 @@ def test_an_adapter_of_the_vision_tower_is_trained_and_then_read_with(
     assert base["confidence"] != adapter["confidence"]
     picture = [Path(on_disk[3].image_path)]
     for expected, folder in ((base, None), (adapter, Path("models/adapter"))):
-        (outcome,) = read.read(picture, params, folder)
+        (outcome,) = read.Reader(params, folder).read_paths(picture)
         assert outcome.reading is not None
         assert outcome.reading.text == expected["prediction"]
         assert outcome.reading.confidence == pytest.approx(expected["confidence"], rel=1e-3)

@@ -66,6 +66,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "DATA-011": ("Longest sequence", "A sequence beyond train.max_tokens would have to be cut and is refused."),
     "DATA-012": ("Pictures on the disk", "Every sample needs its picture."),
     "DATA-013": ("Cross-validation", "More folds than groups of pages cannot be made."),
+    "DATA-014": ("What is no file", "DVC reads all of data/raw and waits for ever where nothing can be read."),
     "MODEL-001": ("Base model", "The checkpoint must be in a folder, in the cache or within reach."),
     "MODEL-002": ("Revision", "Without its commit a hub id can mean another model tomorrow."),
     "MODEL-003": ("Architecture", "Only architectures whose loading was proven are loaded."),

@@ -55,7 +55,6 @@ def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
         "loss": describe_loss(train),
         "findings": train.get("findings", {}),
         "splits": count_splits(samples),
-        "cleaning": embed_contact_sheet(root / "data/processed/cleaning"),
         "copies": embed_contact_sheet(root / "data/features/contact_sheet"),
         "rejected": rejected[:REJECTED_SHOWN],
         "rejected_left": len(rejected) - REJECTED_SHOWN,

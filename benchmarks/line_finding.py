@@ -37,7 +37,8 @@ from ownhand.ground_truth.page_files import children, descendants, points
 from ownhand.ground_truth.regions import Points
 from ownhand.images import find_files, has_image_suffix, open_image
 from ownhand.pages.detector import load_detector
-from ownhand.pages.geometry import FoundLine, measure_ink, trace_lines
+from ownhand.pages.geometry import FoundLine, trace_lines
+from ownhand.pages.ink import measure_ink
 from ownhand.pages.preview import draw_preview
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +93,7 @@ class Counts:
 
 
 def compare(size: tuple[int, int], written: Sequence[np.ndarray], polygons: Sequence[Points]) -> Counts:
-    """Count what the polygons hold of the written lines, each given by (n, 2) points of its ink in a picture of `size`."""
+    """Count what polygons hold of written lines, each given by (n, 2) points of its ink in a picture of `size`."""
     held = np.zeros((len(written), len(polygons)))  # points of each line in each polygon
     for number, polygon in enumerate(polygons):
         mask = Image.new("1", size)

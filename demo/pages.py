@@ -1,10 +1,10 @@
 """Draw pages of the demo hand: photographs of sheets whose lines are known to the pixel.
 
 Reads   demo/texts/hand.tsv (page, text) and the font in demo/fonts/demo_hand.
-Writes  FOLDER/page-01.jpg ..., with --xml a PAGE XML file with polygons, baselines and texts beside each, with --texts
-        one text file per page beside it instead.
+Writes  FOLDER/page-01.jpg ..., with --xml a PAGE XML file with polygons, baselines and texts beside each; with --texts a
+        table (page, line, text) for a person, or a test, to copy from.
 Refuses to overwrite: it stops when the folder holds a file of that name.
-Alone   python -m demo.pages FOLDER [--pages 10] [--lines 18] [--seed 1] [--xml | --texts]
+Alone   python -m demo.pages FOLDER [--pages 10] [--lines 18] [--seed 1] [--xml] [--texts FILE]
 
 A sheet with its ruling is written on, bent, photographed at an angle on a table, and lit unevenly. Every step is known
 as a mapping of points, so that the ink of each line, its baseline and its outline are known in the photograph.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -222,9 +223,13 @@ def _photograph(
     seen -= seen.min(axis=0) - TABLE * max(width, height)
     size = np.ceil(seen.max(axis=0) + TABLE * max(width, height)).astype(int)
     to_photo, to_sheet = _homography(corners, seen), _homography(seen, corners)
-    how = dict(method=Image.Transform.PERSPECTIVE, data=to_sheet.ravel()[:8], resample=Image.Resampling.BICUBIC)
     table = Image.new("RGB", (int(size[0]), int(size[1])), tuple(int(v) for v in rng.uniform(40, 120, 3)))
-    table.paste(bent.transform(table.size, **how), mask=Image.new("L", bent.size, 255).transform(table.size, **how))
+
+    def seen_from_above(image: Image.Image) -> Image.Image:
+        data = [float(value) for value in to_sheet.ravel()[:8]]
+        return image.transform(table.size, Image.Transform.PERSPECTIVE, data, Image.Resampling.BICUBIC)
+
+    table.paste(seen_from_above(bent), mask=seen_from_above(Image.new("L", bent.size, 255)))
     picture = np.asarray(table, np.float32) * _light(table.size, conditions.shadow, rng)[..., None]
     picture += 4 * rng.standard_normal((*picture.shape[:2], 1), np.float32)
     photo = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8), "RGB").filter(ImageFilter.GaussianBlur(0.7))
@@ -274,13 +279,15 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--lines", type=int, default=18, help="on a page; default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    known = parser.add_mutually_exclusive_group()
-    known.add_argument("--xml", action="store_true", help="PAGE XML with the lines and their texts beside each page")
-    known.add_argument("--texts", action="store_true", help="the texts alone beside each page, for a person to copy")
+    parser.add_argument("--xml", action="store_true", help="PAGE XML with the lines and their texts beside each page")
+    parser.add_argument("--texts", type=Path, metavar="FILE", help="a table of what is written, outside the folder")
     options = parser.parse_args()
     font = next(Path("demo/fonts/demo_hand").glob("*.woff2"))
     texts = read_texts(Path("demo/texts/hand.tsv"))
     rng = np.random.default_rng(options.seed)
+    table = io.StringIO()
+    rows = csv.writer(table, delimiter="\t", lineterminator="\n")
+    rows.writerow(["page", "line", "text"])
     for number in range(1, options.pages + 1):
         target = options.folder / f"page-{number:02d}.jpg"
         if target.exists():
@@ -292,8 +299,9 @@ def main() -> None:
             drawn.picture.save(temporary, "JPEG", quality=JPEG_QUALITY)
         if options.xml:
             write_page_xml(target.with_suffix(".xml"), as_page(drawn, target.name))
-        if options.texts:
-            write_text(target.with_suffix(".txt"), "".join(f"{line.text}\n" for line in drawn.lines))
+        rows.writerows((target.name, place, line.text) for place, line in enumerate(drawn.lines, 1))
+    if options.texts:
+        write_text(options.texts, table.getvalue())
     print(f"pages: wrote {options.pages} pages of {options.lines} lines to {options.folder.as_posix()}")
 
 

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
 
 from ownhand.ground_truth.regions import Points
+from ownhand.pages.ink import blurred, extent, measure_ink, spread, strokes
+from ownhand.pages.reading_order import Course, in_reading_order
 
 WORK_PX = 1600  # the longer side of the copy; a smaller page is taken as it is
-PATCH_PX = 32  # of paper, on the copy: wider than strokes
-STROKE_PX = 25  # on the copy: what is dark and wider is no stroke; odd
-PAPER_SHARE = 0.85  # of a patch's pixels that are darker than its paper
 DARKEST, INK_SHARE = 0.97, 0.45  # ink has this share of the contrast of a line's darkest strokes (a quantile)
 BLANK = 0.06  # contrast with the paper below which nothing is written
 
@@ -36,7 +36,6 @@ EDGE = 0.7  # of a box's height: a column with so much ink is no stroke but the 
 WINDOW = 0.5  # to both sides: how far an outline goes level at the height of a stroke
 MARGIN = 0.1  # of paper around the ink
 SPLIT_GAP = 0.9  # at least, where a line is cut in two
-GUTTER = 0.7  # at least, between columns
 STEEPEST_LINE = 0.15  # dy/dx against its box
 STEEPEST = 2  # pixels that a parting path may rise or fall from one column of pixels to the next
 IMPASSABLE = 1e6
@@ -112,46 +111,14 @@ def trace_lines(page: Image.Image, boxes: np.ndarray) -> list[list[FoundLine]]:
         _grow(line, lines, width)
     paths = _part(lines, ink)
     blocks = []
-    for block in _in_reading_order(lines, slope):
+    courses = [Course(line.box_start, line.at(np.arange(line.box_start, line.box_end)), line.height) for line in lines]
+    for block in in_reading_order(courses, slope):
         found = []
         for number in block:
             polygon, baseline = _outline(lines[number], *paths[number], ink)
             found.append(FoundLine(_points(polygon / factors, page.size), _points(baseline / factors, page.size)))
         blocks.append(found)
     return blocks
-
-
-def measure_ink(image: Image.Image) -> np.ndarray:
-    """How much darker than the paper around it each pixel is, float32 (height, width), 0-1, whatever the light.
-
-    What is dark and wider than strokes, such as a table beside the sheet, is no ink but dark paper.
-    """
-    grey = np.asarray(image.convert("L"), np.float32)
-    height, width = grey.shape
-    rows, columns = -(-height // PATCH_PX), -(-width // PATCH_PX)
-    padded = np.pad(grey, ((0, rows * PATCH_PX - height), (0, columns * PATCH_PX - width)), mode="edge")
-    patches = padded.reshape(rows, PATCH_PX, columns, PATCH_PX).swapaxes(1, 2).reshape(rows, columns, -1)
-    levels = Image.fromarray(np.quantile(patches, PAPER_SHARE, axis=2).astype(np.float32))
-    size = columns * PATCH_PX, rows * PATCH_PX
-    light = np.asarray(levels.resize(size, Image.Resampling.BILINEAR))[:height, :width]
-    closed = grey  # strokes are filled from both sides, wide dark areas stay
-    for pick, ends in ((np.maximum, 0.0), (np.minimum, 255.0)):
-        for axis in (0, 1):
-            closed = _running(pick, closed, axis, ends)
-    return np.clip(1 - grey / np.maximum(np.minimum(light, closed), 1), 0, 1)
-
-
-def _running(pick: np.ufunc, values: np.ndarray, axis: int, ends: float) -> np.ndarray:
-    """The largest or smallest of the STROKE_PX values around each, along an axis."""
-    half = STROKE_PX // 2
-    padded = np.pad(values, [(half, half) if one == axis else (0, 0) for one in (0, 1)], constant_values=ends)
-    padded = padded.swapaxes(0, axis)
-    span = 1
-    while span < STROKE_PX:
-        step = min(span, STROKE_PX - span)
-        padded = pick(padded[:-step], padded[step:])
-        span += step
-    return np.asarray(padded.swapaxes(0, axis))
 
 
 def _lies_on_its_side(corners: np.ndarray) -> bool:
@@ -233,7 +200,7 @@ def _follow(line: _Line, ink: np.ndarray) -> None:
     # Where most ink lies close together, along the line; without jumps, so that a neighbour's letters mislead no end.
     parts = np.arange(0, columns, max(1, round(height / 4)))
     density = np.add.reduceat(_is_ink(_band(ink, line, near), line).astype(float), parts, axis=1)
-    density = _blurred(_blurred(density, 0.15 * height, 0), 0.75 * height * len(parts) / columns, 1)
+    density = blurred(blurred(density, 0.15 * height, 0), 0.75 * height * len(parts) / columns, 1)
     allowed = np.abs(near)[:, None] <= (0.15 + 0.4 * np.abs(position[parts])) * height  # the middle is known best
     if most and density.any():
         (path,) = _cheapest_paths([np.where(allowed, 1 - density / density.max(), IMPASSABLE)])
@@ -242,10 +209,10 @@ def _follow(line: _Line, ink: np.ndarray) -> None:
         line.course = line.course + np.polyval(bend, position)
     for _ in range(3):
         band = _is_ink(_band(ink, line, near), line) * np.exp(-((near / (0.3 * height)) ** 2))[:, None]
-        mass = _blurred(band.sum(axis=0)[None], 0.75 * height, 1)[0]
+        mass = blurred(band.sum(axis=0)[None], 0.75 * height, 1)[0]
         if not mass.any():
             break
-        shift = _blurred((band * near[:, None]).sum(axis=0)[None], 0.75 * height, 1)[0] / np.maximum(mass, 1e-6)
+        shift = blurred((band * near[:, None]).sum(axis=0)[None], 0.75 * height, 1)[0] / np.maximum(mass, 1e-6)
         bend = np.polyfit(position, shift, most, w=np.sqrt(np.maximum(mass, 0)))
         line.course = line.course + np.polyval(bend, position)
     profile = _is_ink(_band(ink, line, near), line).mean(axis=1)
@@ -255,16 +222,6 @@ def _follow(line: _Line, ink: np.ndarray) -> None:
     low = profile < 0.5 * profile[peak]
     line.top = float(near[max((i for i in range(peak) if low[i]), default=0)])
     line.bottom = float(near[min((i for i in range(peak, len(near)) if low[i]), default=len(near) - 1)])
-
-
-def _blurred(values: np.ndarray, width: float, axis: int) -> np.ndarray:
-    """Averages over a window that ends about `width` to both sides (two boxes, nearly a Gaussian), along an axis."""
-    half = max(0, round(width / 2))
-    for _ in range(2):
-        padded = np.pad(values, [(half + 1, half) if one == axis else (0, 0) for one in (0, 1)]).swapaxes(0, axis)
-        counted = np.cumsum(padded, axis=0)
-        values = ((counted[2 * half + 1 :] - counted[: -2 * half - 1]) / (2 * half + 1)).swapaxes(0, axis)
-    return values
 
 
 def _band(ink: np.ndarray, line: _Line, offsets: np.ndarray) -> np.ndarray:
@@ -322,7 +279,7 @@ def _split(lines: Sequence[_Line], ink: np.ndarray) -> list[_Line]:
         near = np.arange(-round(0.5 * line.height), round(0.5 * line.height) + 1)
         inked = np.flatnonzero(_is_ink(_band(ink, line, near), line).any(axis=0)) + line.start
         cuts = []
-        for left, right in zip(inked, inked[1:], strict=False):
+        for left, right in pairwise(inked):
             if right - left < SPLIT_GAP * line.height:
                 continue
             others = [other for other in lines if other is not line]
@@ -347,14 +304,11 @@ def _grow(line: _Line, lines: Sequence[_Line], width: int) -> None:
     start = max(0, line.box_start - round(GROWTH * line.height))
     end = min(width, line.box_end + round(GROWTH * line.height))
     for other in lines:
-        if other is line:
-            continue
-        if other.box_end > start and other.box_start < line.box_start:
-            if abs(other.at(line.box_start) - line.at(line.box_start)) < 0.5 * line.height:
-                start = max(start, min(line.box_start, (other.box_end + line.box_start) // 2))
-        if other.box_start < end and other.box_end > line.box_end:
-            if abs(other.at(line.box_end) - line.at(line.box_end)) < 0.5 * line.height:
-                end = min(end, max(line.box_end, (other.box_start + line.box_end) // 2))
+        left, right = (abs(float(other.at(x) - line.at(x))) for x in (line.box_start, line.box_end))
+        if other.box_start < line.box_start < other.box_end + 2 * GROWTH * line.height and left < 0.5 * line.height:
+            start = max(start, min(line.box_start, (other.box_end + line.box_start) // 2))
+        if other.box_end > line.box_end > other.box_start - 2 * GROWTH * line.height and right < 0.5 * line.height:
+            end = min(end, max(line.box_end, (other.box_start + line.box_end) // 2))
     line.start, line.course = start, line.at(np.arange(start, end))
 
 
@@ -420,18 +374,18 @@ def _outline(line: _Line, above: np.ndarray, below: np.ndarray, ink: np.ndarray)
     """The polygon around the line's own ink, between the paths, and the baseline; (n, 2) points on the copy."""
     far = round(REACH * line.height)
     offsets = np.arange(-far, far + 1)
-    own = _strokes(_is_ink(_band(ink, line, offsets), line), round(0.5 * line.height))
+    own = strokes(_is_ink(_band(ink, line, offsets), line), round(0.5 * line.height))
     own &= (offsets[:, None] > above) & (offsets[:, None] < below)
     box = own[np.abs(offsets) <= 0.5 * line.height]
     stroke = box.any(axis=0) & (box.mean(axis=0) < EDGE)
     core = own[(offsets >= line.top) & (offsets <= line.bottom)].any(axis=0)
     first, last = _ends(stroke, core & stroke, line)
     window = round(WINDOW * line.height)
-    spread = _spread(own, window)
+    wide = spread(own, window)
     gap = max(2, round(STROKE_GAP * line.height))
     margin = max(1.0, MARGIN * line.height)
-    upper = -_extent(spread[: far + 1][::-1], max(0, round(-line.top)), gap) - margin
-    lower = _extent(spread[far:], max(0, round(line.bottom)), gap) + margin
+    upper = -extent(wide[: far + 1][::-1], max(0, round(-line.top)), gap) - margin
+    lower = extent(wide[far:], max(0, round(line.bottom)), gap) + margin
     upper, lower = np.maximum(upper, above), np.minimum(lower, below)
     columns = np.arange(first, last)
     x, course = columns + line.start, line.course[columns]
@@ -465,36 +419,6 @@ def _ends(inked: np.ndarray, core: np.ndarray, line: _Line) -> tuple[int, int]:
     return max(0, first - margin), min(len(inked), last + 1 + margin)
 
 
-def _strokes(ink: np.ndarray, reach: int) -> np.ndarray:
-    """Ink without what is one pixel thin, such as the traces of ruling, unless it goes on from thicker strokes.
-
-    reach: for how many pixels it may go on so.
-    """
-    squares = np.pad(ink[1:, 1:] & ink[1:, :-1] & ink[:-1, 1:] & ink[:-1, :-1], 1)
-    kept = squares[1:, 1:] | squares[1:, :-1] | squares[:-1, 1:] | squares[:-1, :-1]
-    for _ in range(reach):
-        padded = np.pad(kept, 1)
-        rows = padded[:-2] | padded[1:-1] | padded[2:]
-        kept = (rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]) & ink
-    return kept if kept.sum() >= 0.5 * ink.sum() else ink  # a pen that is so thin
-
-
-def _spread(ink: np.ndarray, columns: int) -> np.ndarray:
-    """Ink widened by so many columns to both sides."""
-    counted = np.cumsum(np.pad(ink.astype(np.int32), ((0, 0), (columns + 1, columns))), axis=1)
-    return np.asarray(counted[:, 2 * columns + 1 :] > counted[:, : -2 * columns - 1])
-
-
-def _extent(ink: np.ndarray, least: int, gap: int) -> np.ndarray:
-    """In each column the last row with ink before the first gap of so many rows beyond row `least`; at least that."""
-    rows = len(ink)
-    padded = np.pad(ink[least:].astype(np.int32), ((1, gap), (0, 0)))
-    counted = np.cumsum(padded, axis=0)
-    ended = counted[gap:] == counted[:-gap]  # no ink in the `gap` rows from here on
-    stop = np.argmax(ended, axis=0)  # there is always one: the padding
-    return np.minimum(least + np.maximum(stop - 1, 0), rows - 1).astype(float)
-
-
 def _simplify(points: np.ndarray, tolerance: float = 1.0) -> np.ndarray:
     """The points without those that lie within `tolerance` of the path through the others (Ramer-Douglas-Peucker)."""
     kept = np.zeros(len(points), bool)
@@ -515,75 +439,8 @@ def _simplify(points: np.ndarray, tolerance: float = 1.0) -> np.ndarray:
     return np.asarray(points[kept])
 
 
-def _in_reading_order(lines: Sequence[_Line], slope: float) -> list[list[int]]:
-    """Numbers of the lines by blocks."""
-    turn = np.array([[1, slope], [-slope, 1]]) / np.hypot(1, slope)  # the page turned until its lines lie level
-    spans = []
-    for line in lines:
-        x = np.array([line.box_start, line.box_end - 1])
-        (left, upper), (right, lower) = np.column_stack([x, line.at(x)]) @ turn.T
-        spans.append((left, right, (upper + lower) / 2))
-    height = float(np.median([line.height for line in lines])) if lines else 1.0
-    return [_by_rows(block, lines, spans) for block in _blocks(list(range(len(lines))), spans, height)]
-
-
-def _blocks(numbers: list[int], spans: list[tuple[float, float, float]], height: float) -> list[list[int]]:
-    """The lines with these numbers, cut at gutters as long as there are any; spans: (left, right, y) of each."""
-    gutter = _gutter(numbers, spans, height)
-    if gutter is None:
-        return [numbers] if numbers else []
-    left = [number for number in numbers if spans[number][1] <= gutter]
-    right = [number for number in numbers if spans[number][0] >= gutter]
-    across = [number for number in numbers if number not in left and number not in right]
-    blocks: list[list[int]] = []
-    for number in sorted(across, key=lambda one: spans[one][2]):  # a heading above both columns, one between them
-        above = [one for one in left + right if spans[one][2] < spans[number][2]]
-        blocks += [*_blocks(above, spans, height), [number]]
-        left, right = ([one for one in side if one not in above] for side in (left, right))
-    widths = [
-        float(np.median([spans[one][1] - spans[one][0] for one in side])) if side else 0 for side in (left, right)
-    ]
-    sides = [left, right] if not left or widths[0] > 0.35 * widths[1] else [right, left]  # notes in the margin last
-    return blocks + [block for side in sides for block in _blocks(side, spans, height)]
-
-
-def _gutter(numbers: list[int], spans: list[tuple[float, float, float]], height: float) -> float | None:
-    """Where a column ends and another begins: the widest gap that at most one line in ten crosses, two on each side."""
-    best, best_width = None, GUTTER * height
-    rights = np.array(sorted(spans[number][1] for number in numbers))
-    lefts = np.array(sorted(spans[number][0] for number in numbers))
-    for right in rights:
-        following = lefts[lefts >= right]
-        ended = int((rights <= right).sum())
-        crossing = len(numbers) - ended - len(following)
-        if min(ended, len(following)) >= 2 and crossing <= len(numbers) / 10 and following[0] - right > best_width:
-            best, best_width = float(right + following[0]) / 2, following[0] - right
-    return best
-
-
-def _by_rows(numbers: list[int], lines: Sequence[_Line], spans: list[tuple[float, float, float]]) -> list[int]:
-    """From top to bottom where lines stand above each other; those beside each other from left to right."""
-    order = sorted(numbers, key=lambda number: spans[number][2])
-    for end in range(len(order) - 1, 0, -1):  # neighbours change places until each stands right with the next
-        for place in range(end):
-            if _stands_before(lines[order[place + 1]], lines[order[place]]):
-                order[place], order[place + 1] = order[place + 1], order[place]
-    return order
-
-
-def _stands_before(one: _Line, other: _Line) -> bool:
-    """Whether a line is read before the one that now stands before it."""
-    first, last = max(one.box_start, other.box_start), min(one.box_end, other.box_end)
-    if first < last:
-        x = np.arange(first, last)
-        return bool(np.mean(one.at(x) - other.at(x)) < 0)
-    middle = (first + last) / 2
-    beside = abs(one.at(middle) - other.at(middle)) < 0.5 * min(one.height, other.height)
-    return bool(beside and one.box_start < other.box_start)
-
-
 def _points(points: np.ndarray, size: tuple[int, int]) -> Points:
     """Whole pixels of the page, each once in a row."""
-    whole = np.clip(np.rint(points), 0, np.array(size) - 1)
+    whole: np.ndarray = np.clip(np.rint(points), 0, np.array(size) - 1)
     kept = np.append(True, np.any(whole[1:] != whole[:-1], axis=1))
     return tuple((float(x), float(y)) for x, y in whole[kept])

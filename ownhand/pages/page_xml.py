@@ -6,7 +6,7 @@ What is written here, `ownhand.ground_truth.page_xml` reads, and so do eScriptor
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -64,7 +64,7 @@ def page_xml(page: Page) -> Element:
     """The PcGts element of a page."""
     root = Element(_name("PcGts"), {f"{{{INSTANCE}}}schemaLocation": SCHEMA})
     metadata = SubElement(root, _name("Metadata"))
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     for name, text in (("Creator", "ownhand"), ("Created", now), ("LastChange", now)):
         SubElement(metadata, _name(name)).text = text
     width, height = page.size

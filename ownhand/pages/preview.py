@@ -15,7 +15,7 @@ BASELINE = "#00a0c0"
 
 
 def draw_preview(page: Image.Image, blocks: Sequence[Sequence[FoundLine]]) -> Image.Image:
-    """A reduced copy of an RGB page with polygons, baselines and numbers in reading order, "2.15" in the second block."""
+    """A reduced copy of an RGB page with polygons, baselines and numbers in reading order ("2.15": second block)."""
     preview = reduce_image(page, PREVIEW_PX).copy()
     scale_x, scale_y = preview.width / page.width, preview.height / page.height
     draw = ImageDraw.Draw(preview)

@@ -42,16 +42,12 @@ def validate(params: Params) -> None:
     samples = read_metadata()
     folds = assign_folds(samples, params.evaluate.folds)  # refuses before anything is loaded
     from ownhand import processes  # behind the way without folds, which must not wait for torch
-    from ownhand.checks.environment import check_environment
-    from ownhand.checks.findings import refuse_blockers
-    from ownhand.checks.machine import gather_environment
     from ownhand.model.reading import json_lines
     from ownhand.runtime import alone_in, set_up
     from ownhand.training.cross_validation import cross_validate, unfinished_folder
 
     if processes.start_processes("stages.cross_validate", params.runtime.processes):
         return
-    refuse_blockers(check_environment(gather_environment(params.runtime)))
     unfinished = unfinished_folder(folds, params, FEATURES)
     device = set_up(params.runtime)
     with alone_in(unfinished):

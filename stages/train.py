@@ -4,7 +4,7 @@ Reads   data/processed/metadata.json, data/features/, the base model (without it
         `train`, and of `transcribe` how lines are read for the CER curve. With the LoRA targets `vision` or `projector`
         also the pictures, the vision tower and the parameters `encode`: what is trained cannot come from a cache.
 Writes  models/adapter/ (PEFT layout), metrics/train.json, metrics/curves/{train_loss,val_loss,val_cer}.csv.
-Refuses a machine that cannot do it, samples that do not fit `max_tokens` or `batch_tokens`, a batch larger than the
+Refuses a device that is not there, samples that do not fit `max_tokens` or `batch_tokens`, a batch larger than the
         training set, a loss that is not a number.
 Alone   python -m stages.train
 
@@ -21,9 +21,6 @@ from typing import Any
 from transformers import set_seed
 
 from ownhand import processes
-from ownhand.checks.environment import check_environment
-from ownhand.checks.findings import refuse_blockers
-from ownhand.checks.machine import gather_environment
 from ownhand.errors import run_stage
 from ownhand.files import write_json, write_text
 from ownhand.model.adapter import save_adapter
@@ -54,7 +51,6 @@ def main() -> None:
     params = read_params()
     if start_processes("stages.train", params.runtime.processes):
         return
-    refuse_blockers(check_environment(gather_environment(params.runtime)))  # it may have changed since `check` ran
     device = set_up(params.runtime)
     set_seed(params.train.seed)
     datasets = prepare_datasets(params, read_metadata(), FeatureCache(FEATURES))

@@ -262,17 +262,10 @@ def test_readiness_findings_are_told_with_their_remedy_and_are_absent_without_a_
     assert page.index("DATA-007") < page.index("What was checked and is in order") < page.index("ENV-001")
 
 
-def test_the_commit_is_named_where_there_is_one(tmp_path: Path) -> None:
-    root = write_validation_set(tmp_path)
-    assert "in commit" not in write_report(root)
-    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    assert "in commit" not in write_report(root)
-    subprocess.run([*git, "add", "params.yaml"], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "what decides"], check=True)
-    (decides,) = re.findall(r"in commit <code>([0-9a-f]{12})</code>", write_report(root))
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "results only"], check=True)
-    assert f"in commit <code>{decides}</code>" in write_report(root)
+def test_only_parameters_that_dvc_watches_are_shown(tmp_path: Path) -> None:
+    page = write_report(write_validation_set(tmp_path))
+    assert "train.lora_r: " in page and "evaluate.bootstrap_samples: " in page
+    assert "runtime." not in page and "check.overfit" not in page
 
 
 def test_the_hand_is_named_only_where_there_are_several(tmp_path: Path) -> None:

@@ -12,17 +12,18 @@ from conftest import TEXTS, open_model
 from PIL import Image
 
 from demo.lines import make_batch
+from ownhand.model import loss as loss_module
 from ownhand.model.adapter import add_adapter, lora_config
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
 from ownhand.model.loading import load_base_model, read_tokenizer
+from ownhand.model.loss import label_logits_loss, sum_cross_entropy
 from ownhand.model.sequence import IGNORED_LABEL, CachedVisionCollator, SpecialTokens
 from ownhand.model.views import VisionInput
 from ownhand.params import TrainParams, TranscribeParams, read_params
 from ownhand.runtime import hash_file
 from ownhand.samples import Sample
-from ownhand.training import trainer
-from ownhand.training.trainer import CachedSamples, label_logits_loss, sum_cross_entropy
+from ownhand.training.trainer import CachedSamples
 from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 
 ROOT = Path(__file__).parent.parent
@@ -184,7 +185,7 @@ def test_a_loss_in_parts_is_the_loss_in_one_piece_and_so_are_its_gradients(monke
     targets[3:7] = IGNORED_LABEL
     found = []
     for limit in (10**6, 250):  # all at once; five labels at a time
-        monkeypatch.setattr(trainer, "FLOAT32_LOGITS", limit)
+        monkeypatch.setattr(loss_module, "FLOAT32_LOGITS", limit)
         loss = sum_cross_entropy(logits, targets)
         (gradient,) = torch.autograd.grad(loss, logits)
         found.append((loss, gradient))

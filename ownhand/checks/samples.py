@@ -83,7 +83,7 @@ def check_samples(facts: SampleFacts) -> list[Finding]:
     unfit = _unfit_files(facts)
     if not facts.side("train") or not facts.side("val"):
         seen = f"{len(facts.side('train'))} training and {len(facts.side('val'))} validation samples"
-        return [blocker("DATA-001", seen, "run `python -m stages.prepare` and mend what it says"), unfit]
+        return [blocker("DATA-001", seen, "run `dvc repro prepare` and mend what it says"), unfit]
     checks = (_counts, _validation, _texts, _contained, _pictures, _pages, _unseen, _bytes, _lost, _rejected)
     return [*(finding for check in (*checks, _longest, _missing, _folds) for finding in check(facts)), unfit]
 

@@ -1,4 +1,4 @@
-"""What the Trainer needs from us: samples from the cache, a token-weighted loss, and checkpoints that are whole."""
+"""What the Trainer needs from us: samples from the cache, a loss weighted by tokens, checkpoints that are whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
-from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import Trainer, TrainerCallback
 
@@ -21,13 +20,13 @@ from ownhand.errors import Refusal
 from ownhand.files import write_text
 from ownhand.model.adapter import load_adapter_weights
 from ownhand.model.base import BaseModel
+from ownhand.model.loss import label_logits_loss
 from ownhand.model.sequence import IGNORED_LABEL, SequenceTooLong, build_training_ids
 from ownhand.samples import Sample
 from ownhand.training.batches import LengthBuckets, cut_in_order
 from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import Pictures
 
-FLOAT32_LOGITS = 1 << 26  # at a time
 COMPLETE = "COMPLETE"  # written last into a checkpoint folder
 
 
@@ -118,38 +117,6 @@ class CachedSamples(Dataset[dict[str, Any]]):
                 TrainingExample(example.image_id, other.key, example.text, other.vision_tokens, tokens)
             )
         return shuffled
-
-
-def label_logits_loss(model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(sum of the cross-entropies of all labels, number of labels); logits are computed from the first label on.
-
-    Over a vocabulary of 129,280 the logits of the image and prompt positions would cost more than all activations.
-    """
-    labels = inputs["labels"]
-    labelled = (labels != IGNORED_LABEL).any(dim=0).nonzero()
-    first = int(labelled[0]) if len(labelled) else labels.shape[1] - 1  # none: this process has no part in the batch
-    before = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device)  # each predicts the next id
-    arguments = {name: value for name, value in inputs.items() if name not in ("labels", "image_ids")}
-    logits = model(**arguments, logits_to_keep=before, use_cache=False).logits
-    targets = labels[:, first:]
-    return sum_cross_entropy(logits.flatten(0, 1), targets.flatten()), (targets != IGNORED_LABEL).sum()
-
-
-def sum_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum of the cross-entropies of all labels, in float32; logits (labels, vocabulary), targets (labels).
-
-    Float32 copies of the logits are made a quarter of a gigabyte at a time, and again for the gradient.
-    """
-    rows = max(1, FLOAT32_LOGITS // logits.shape[-1])
-    if len(logits) <= rows:
-        return _cross_entropy(logits, targets)
-    parts = zip(logits.split(rows), targets.split(rows), strict=True)  # type: ignore[no-untyped-call]
-    losses = [checkpoint(_cross_entropy, *part, use_reentrant=False) for part in parts]
-    return torch.stack(losses).sum()
-
-
-def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(logits.float(), targets, ignore_index=IGNORED_LABEL, reduction="sum")
 
 
 class TokenWeightedTrainer(Trainer):

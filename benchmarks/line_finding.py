@@ -157,12 +157,13 @@ def measure_real(options: argparse.Namespace) -> dict[str, Counts]:
 
 def _ink_in_polygons(picture: Image.Image, path: Path) -> list[np.ndarray]:
     """The dark pixels in the polygon of each line of a PAGE or ALTO file and in no other's."""
-    lines = descendants(parse(path).getroot(), "TextLine")
+    root = parse(path).getroot()
+    lines = descendants(root, "TextLine") if root is not None else []
     owner = np.zeros((picture.height, picture.width), np.int32)
     for number, line in enumerate(lines, 1):
         shape = next(iter([*descendants(line, "Polygon"), *children(line, "Coords")]))
         mask = Image.new("1", picture.size)
-        ImageDraw.Draw(mask).polygon(points(shape.get("POINTS") or shape.get("points", "")), fill=1)
+        ImageDraw.Draw(mask).polygon(points(shape.get("POINTS") or shape.get("points") or ""), fill=1)
         inside = np.asarray(mask)
         owner[inside] = np.where(owner[inside] == 0, number, -1)
     ink = measure_ink(picture)

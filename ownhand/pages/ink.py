@@ -83,4 +83,5 @@ def extent(ink: np.ndarray, least: int, gap: int) -> np.ndarray:
     counted = np.cumsum(padded, axis=0)
     ended = counted[gap:] == counted[:-gap]  # no ink in the `gap` rows from here on
     stop = np.argmax(ended, axis=0)  # there is always one: the padding
-    return np.minimum(least + np.maximum(stop - 1, 0), rows - 1).astype(float)
+    last: np.ndarray = np.minimum(least + np.maximum(stop - 1, 0), rows - 1).astype(float)
+    return last

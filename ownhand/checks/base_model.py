@@ -167,7 +167,7 @@ def check_base_model(facts: ModelFacts, device: str) -> list[Finding]:
     findings = [found, *(finding for check in checks for finding in check(facts))]
     if device == "cpu" and facts.weights > LARGE_MODEL:
         seen = f"{facts.weights / 1e9:.1f} billion weights on a CPU"
-        findings.append(warning("ENV-011", seen, "use a CUDA card, or models/base to try things out"))
+        findings.append(warning("ENV-011", seen, "use a CUDA GPU, or models/base to try things out"))
     return findings
 
 

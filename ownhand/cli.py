@@ -89,15 +89,14 @@ def read(
     base: Annotated[bool, typer.Option("--base", help="Use the base model alone, without the adapter.")] = False,
     adapter: Annotated[Path, typer.Option(help="The adapter to use.")] = ADAPTER,
     style: Annotated[Style, typer.Option("--format", help="Text, or JSON with a confidence.")] = Style.TEXT,
-    out: Annotated[
-        Path | None, typer.Option(help="A JSON Lines file instead; an interrupted run goes on there.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Append JSON Lines to this file; a second run goes on.")] = None,
 ) -> None:
-    """Read new photographs; what is read goes to the standard output as it comes."""
-    from ownhand import read as module
+    """Read new photographs; what was read goes to the standard output as it comes, or to a file."""
     from ownhand.params import read_params
+    from ownhand.read import read as read_pictures
 
-    raise SystemExit(module.read(pictures, read_params(), None if base else adapter, style.value, out))
+    code = read_pictures(pictures, read_params(), None if base else adapter, style.value, out)
+    raise typer.Exit(code)
 
 
 @app.command(rich_help_panel=TRAINED)

@@ -64,8 +64,7 @@ SMALL_FILES = {"models/base/config.json", "models/base/processor_config.json", "
 INDIRECT = {
     "dvc": "it runs the stages",
     "pillow-heif": "images.py imports it by its name, where it is installed",
-    "pandas": "the annotation tables are to be read with it",
-    "jiwer": "CER over code points and WER are to be computed with it",
+    "openpyxl": "pandas reads .xlsx with it",
 }
 # Imported, but not listed.
 UNLISTED = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -22,7 +22,7 @@ def is_watched() -> bool:
 
 
 def track(
-    items: Iterable[T] | None = None, *, total: int | None = None, what: str | None, unit: str, delay: float = 0
+    items: Iterable[T], *, total: int | None = None, what: str | None, unit: str, delay: float = 0
 ) -> tqdm[T] | Lines[T]:
     """Iterate over what it gives, or `update` it in a `with` block: it shows how far the work has come.
 
@@ -31,17 +31,15 @@ def track(
     """
     if what is None or is_watched():
         return tqdm(items, total=total, desc=what, unit=unit, delay=delay, disable=what is None)
-    return Lines(() if items is None else items, total=total, what=what, unit=unit)
+    return Lines(items, total=total, what=what, unit=unit)
 
 
 class Lines(Generic[T]):
     """Progress as lines on standard error, the first one after `SECONDS_BETWEEN_LINES`: short work writes none."""
 
-    def __init__(
-        self, items: Iterable[T] = (), *, total: int | None = None, what: str, unit: str, done: int = 0
-    ) -> None:
+    def __init__(self, items: Iterable[T], *, total: int | None = None, what: str, unit: str, done: int = 0) -> None:
         self.items = items
-        self.total = len(items) if total is None and hasattr(items, "__len__") else total
+        self.total = len(items) if total is None and isinstance(items, Sized) else total
         self.what = what
         self.unit = unit
         self.done = self.first = done

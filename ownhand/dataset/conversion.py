@@ -83,7 +83,7 @@ def convert_pictures(
     """
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[int, Picture | str] = {}
-    with track(total=len(originals), what="prepare", unit="picture", delay=2) as progress:
+    with track(originals, what="prepare", unit="picture", delay=2) as progress:
         for number, taken in _take_kept(originals, folder, cache):
             results[number] = taken
             progress.update()

@@ -64,7 +64,7 @@ def transcribe(
     """
     order = sorted(range(len(vision_tokens)), key=lambda i: len(vision_tokens[i]))
     readings: dict[int, Reading] = {}
-    with track(total=len(order), what=description, unit="line") as progress:
+    with track(order, what=description, unit="line") as progress:
         for start in processes.share(range(0, len(order), params.batch_size)):
             part = order[start : start + params.batch_size]
             tokens = [vision_tokens[i].to(model.device) for i in part]

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
@@ -81,8 +80,7 @@ def convert_pictures(
     """
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[int, Picture | str] = {}
-    progress: Any
-    with track(total=len(originals), what="prepare", unit="picture", delay=2) as progress:
+    with track(originals, what="prepare", unit="picture", delay=2) as progress:
         for number, taken in _take_kept(originals, folder, cache):
             results[number] = taken
             progress.update()

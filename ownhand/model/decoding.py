@@ -83,8 +83,7 @@ def read_batches(
     one whose pictures are all `done` is left out.
     """
     order = sorted(range(len(counts)), key=lambda i: counts[i])
-    progress: Any
-    with track(total=len(order), what=description, unit="line") as progress:
+    with track(order, what=description, unit="line") as progress:
         for start in processes.share(range(0, len(order), params.batch_size)):
             part = order[start : start + params.batch_size]
             if not all(i in done for i in part):

@@ -35,7 +35,7 @@ def read_table(path: Path, encoding: str) -> Reading:
     GroundTruthError for a wrong encoding, unknown columns, and for quotes that swallow the following rows.
     """
     content = read_text_file(path, encoding)
-    delimiter, header, columns = _read_header(path, content)
+    delimiter, header, columns = read_header(path, content)
     records: list[Record] = []
     rejections: list[Rejection] = []
     swallowed: list[str] = []
@@ -88,7 +88,7 @@ class _Lines:
             return row, [], str(error)
 
 
-def _read_header(path: Path, content: str) -> tuple[str, list[str], dict[str, int]]:
+def read_header(path: Path, content: str) -> tuple[str, list[str], dict[str, int]]:
     """(delimiter, column names, position of each role): the delimiter under which most columns are known."""
     readings = []
     for delimiter in DELIMITERS:

@@ -37,7 +37,7 @@ def cut_region(page: Image.Image, region: Region) -> Image.Image:
     Where the region was drawn on a larger or smaller copy of the page, it is scaled. Raises RegionError when the page
     has another shape than that copy, or when nothing of the region lies on the page.
     """
-    scale_x, scale_y = _scales(page.size, region.page_size)
+    scale_x, scale_y = scales(page.size, region.page_size)
     corners = [(x * scale_x, y * scale_y) for x, y in region.polygon]
     xs, ys = zip(*corners, strict=True)
     left, upper = max(0, math.floor(min(xs))), max(0, math.floor(min(ys)))
@@ -54,7 +54,8 @@ def cut_region(page: Image.Image, region: Region) -> Image.Image:
     return line
 
 
-def _scales(size: tuple[int, int], drawn_on: tuple[float, float] | None) -> tuple[float, float]:
+def scales(size: tuple[int, int], drawn_on: tuple[float, float] | None) -> tuple[float, float]:
+    """What x and y of a region are multiplied by on a picture of that size. RegionError when the shapes differ."""
     if drawn_on is None:
         return 1.0, 1.0
     scale_x, scale_y = size[0] / drawn_on[0], size[1] / drawn_on[1]

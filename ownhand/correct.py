@@ -96,12 +96,12 @@ def correct(
             )
             try:
                 serve(queue, store, proposals, ImageLimits.of(params.prepare), port, _announce, browser=browser)
+                gains, (left, _) = store.gains(), queue.count_open()
+                print(f"correct: {gains}; {left} line(s) left", flush=True)
+                if gains.transcribed or gains.corrected or gains.set_aside:
+                    print("correct: everything is in data/raw; `dvc repro` trains with it", flush=True)
             finally:
                 proposals.stop()
-            left, _ = queue.count_open()
-            print(f"correct: {store.gains()}; {left} line(s) left")
-            if any((store.gains().transcribed, store.gains().corrected, store.gains().set_aside)):
-                print("correct: `dvc repro` trains with them")
     except Timeout:
         raise Refusal("`ownhand correct` is open in this folder already; stop it there with Ctrl+C") from None
 

@@ -39,7 +39,7 @@ function count({left, skipped, gains, reader, bare_pages, unusable}) {
   if (reader.state === "opening") parts.push("the model is being opened");
   if (reader.state === "reading") parts.push(`${reader.name} has read ${reader.read}`);
   $("counts").textContent = parts.join(" · ");
-  $("counts").title = reader.problem && `No proposals: ${reader.problem}`;
+  $("problem").textContent = reader.problem && `No proposals: ${reader.problem}`;
   $("end-title").textContent = left > skipped ? "Enough for now" : skipped ? "Only skipped lines are left" : "All lines are done";
   $("end-words").textContent = gains.words[0].toUpperCase() + gains.words.slice(1) + ".";
   const next = done + gains.set_aside ? "Everything is in the ground truth. Run dvc repro: it trains with these lines." : "";
@@ -154,7 +154,7 @@ function layout() {
   if (!picture.naturalWidth) return;
   const height = picture.naturalHeight * line.share, fit = figure.clientWidth / picture.naturalWidth;
   const tall = height > 0.4 * picture.naturalWidth;
-  const scale = tall ? Math.min(fit, 1.5) : Math.min(Math.max(fit, 46 / height), 96 / height);
+  const scale = tall ? Math.min(fit, 1.5) : Math.min(Math.max(fit, 46 / height), Math.min(150, 0.19 * innerHeight) / height);
   picture.style.width = `${Math.round(picture.naturalWidth * scale * zoom)}px`;
   $("hint").hidden = !(line.whole && tall && picture.naturalHeight > 900);
   follow();

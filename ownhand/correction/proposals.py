@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # torch behind it takes seconds, and the page opens without i
 
 PROPOSALS, HASHES = "proposals.jsonl", "hashes.json"
 AT_ONCE = 8  # lines read in one go at most: the first proposals are there soon
-UNSURE = 0.8  # a word is marked when one of its characters was less probable
+UNSURE = 0.7  # a word is marked when one of its characters was less probable
 NEW_LINES_SECONDS = 5.0  # how often lines are looked for that were not there before
 
 
@@ -61,11 +61,15 @@ class Proposal:
     characters: tuple[float, ...] = ()
 
     def words(self) -> list[tuple[str, bool]]:
-        """The text in words and what is between them, each with whether the model was unsure of it."""
-        return [
-            (found[0], min(self.characters[slice(*found.span())], default=1.0) < UNSURE)
-            for found in re.finditer(r"\s+|\S+", self.text)
-        ]
+        """The text in words and the white space between them, and of which words the model was unsure.
+
+        A doubtful space counts for the word behind it.
+        """
+        parts = []
+        for found in re.finditer(r"\s+|\S+", self.text):
+            chances = self.characters[max(0, found.start() - 1) : found.end()]
+            parts.append((found[0], not found[0].isspace() and min(chances, default=1.0) < UNSURE))
+        return parts
 
 
 class Proposals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import heapq
 import io
 import re
 import time
@@ -29,7 +30,7 @@ WRITABLE = (ANNOTATIONS, TEXT_FILES, PAGE_XML, ALTO_XML)
 PAGES = (PAGE_XML, ALTO_XML)
 SET_ASIDE = "set_aside.csv"  # in data/raw: lines that are no ground truth, and why
 REASONS = ("unreadable", "not a line")
-WAITS = "\ue000"  # stands for a missing text while records are matched, which would reject them
+WAITS = "waits \ue000"  # stands for a missing text while records are matched, which would reject them
 HELD_SECONDS = 600  # a line that one tab shows is offered to no other for so long
 MOST_SPECIAL = 14
 # Letters that a keyboard of their script has; others that the data hold are offered on the page.
@@ -45,7 +46,8 @@ class Line:
     number: its own while the program runs; name: as in TranscribedImage; picture: the name of the file that shows it;
     text: the transcription, "" while there is none; source: name and path of the file in which it stands or is to
     stand, None where there is no such file yet; row: where in it, None while nowhere; line_id: of a line of a page;
-    position: among the records; why: the reason for which it was set aside; label: for a person.
+    position: among the records; place: in the order of the pages; why: the reason for which it was set aside; label: for
+    a person.
     """
 
     number: int
@@ -58,6 +60,7 @@ class Line:
     row: int | None = None
     line_id: str = ""
     position: int = 0
+    place: int = 0
     why: str = ""
     label: str = ""
     gone: bool = False
@@ -190,10 +193,11 @@ class Lines:
         keys = {picture: _natural(picture) for picture in {line.picture for line in there}}
         self.in_order = sorted(there, key=lambda line: (keys[line.picture], line.position))
         on_page = Counter(line.picture for line in there)
-        place: Counter[str] = Counter()
-        for line in self.in_order:
-            place[line.picture] += 1
-            line.label = f"{line.picture}, line {place[line.picture]} of {on_page[line.picture]}"
+        so_far: Counter[str] = Counter()
+        for place, line in enumerate(self.in_order):
+            so_far[line.picture] += 1
+            line.place = place
+            line.label = f"{line.picture}, line {so_far[line.picture]} of {on_page[line.picture]}"
             line.label = line.label if line.region else line.picture
             line.why = noted.get(line.name, "")
 
@@ -229,23 +233,17 @@ class Queue:
             return bool(line.text) and not (line.gone or line.why) and self.checked.get(line.name) != line.text
         return line.waits
 
-    def next(self, tab: str, after: int | None = None, besides: int | None = None) -> Line | None:
-        """The line for a tab to show, of equally urgent ones that which follows `after` on the pages; None: no more."""
+    def next(self, tab: str, after: Line | None = None, count: int = 1) -> list[Line]:
+        """The next lines for a tab, of equally urgent ones those that follow `after` on the pages; [] at the end."""
         now = time.monotonic()
-        others = {
-            number for number, (holder, since) in self.held.items() if holder != tab and now - since < HELD_SECONDS
+        left_out = {
+            number for number, (other, since) in self.held.items() if other != tab and now - since < HELD_SECONDS
         }
-        left_out = self.skipped | others | {besides}
-        candidates = [
-            (place, line)
-            for place, line in enumerate(self.lines.in_order)
-            if line.number not in left_out and self.is_open(line)
-        ]
-        if not candidates:
-            return None
-        at = next((place for place, line in enumerate(self.lines.in_order) if line.number == after), -1)
+        left_out |= self.skipped
+        behind = after.place if after else -1
         urgency = self.urgency or (lambda line: 0.0)
-        return min(candidates, key=lambda one: (-urgency(one[1]), one[0] <= at, one[0]))[1]
+        candidates = (line for line in self.lines.in_order if line.number not in left_out and self.is_open(line))
+        return heapq.nsmallest(count, candidates, lambda line: (-urgency(line), line.place <= behind, line.place))
 
     def hold(self, tab: str, line: Line) -> None:
         """Note that a tab shows the line, and no other any more."""

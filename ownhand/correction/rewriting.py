@@ -11,14 +11,21 @@ import io
 import itertools
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from xml.etree.ElementTree import Element
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
+from defusedxml.ElementTree import fromstring
+
 from ownhand.errors import Refusal
+from ownhand.ground_truth.alto_xml import read_page as read_alto_page
 from ownhand.ground_truth.annotations import read_header
-from ownhand.ground_truth.page_files import numbers
+from ownhand.ground_truth.page_files import TranscribedPage, numbers
+from ownhand.ground_truth.page_xml import read_page
+from ownhand.text import clean_transcription
 
 BOMS = (  # the longer ones first: UTF-32's begins like UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -29,6 +36,8 @@ BOMS = (  # the longer ones first: UTF-32's begins like UTF-16's
 )
 DECLARED = re.compile(r"""<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 CONFIDENCE = re.compile(r"""\s+conf\s*=\s*("[^"]*"|'[^']*')""")
+# The text of a word, what it is part of, and how sure another reader was of it.
+WORD_ATTRIBUTES = re.compile(r"""\s+(?:CONTENT|WC|CC|SUBS_TYPE|SUBS_CONTENT)\s*=\s*("[^"]*"|'[^']*')""")
 TAG = re.compile(rb"""<(?:[^<>"']|"[^"]*"|'[^']*')*>""")
 
 
@@ -73,8 +82,21 @@ def append_row(content: bytes, encoding: str, filename: str, text: str) -> tuple
 def replace_page_line(content: bytes, line_id: str, text: str) -> bytes:
     """The Unicode of the TextEquiv that counts in a TextLine of a PAGE file; one is added where there is none.
 
-    A confidence that stood there is taken away: it was that of another reading.
+    A confidence that stood there is taken away: it was that of another reading. Refusal for a line that is not there,
+    and for what XML cannot hold.
     """
+    return _verified(content, _replace_page_line(content, line_id, text), read_page, line_id, text)
+
+
+def replace_alto_line(content: bytes, line_id: str, text: str) -> bytes:
+    """The words of a TextLine of an ALTO file become one String with the text; a single one keeps its place.
+
+    Raises as above.
+    """
+    return _verified(content, _replace_alto_line(content, line_id, text), read_alto_page, line_id, text)
+
+
+def _replace_page_line(content: bytes, line_id: str, text: str) -> bytes:
     source = _Xml(content)
     line = source.line(line_id)
     equivs = sorted(line.all("TextEquiv"), key=lambda one: numbers(one.attributes.get("index", "")) or [0.0])
@@ -94,17 +116,16 @@ def replace_page_line(content: bytes, line_id: str, text: str) -> bytes:
     return source.replaced(edits)
 
 
-def replace_alto_line(content: bytes, line_id: str, text: str) -> bytes:
-    """The words of a TextLine of an ALTO file become one String with the text."""
+def _replace_alto_line(content: bytes, line_id: str, text: str) -> bytes:
     source = _Xml(content)
     line = source.line(line_id)
     words = [child for child in line.children if child.local in ("String", "SP", "HYP")]
     prefix = line.name.removesuffix("TextLine")
-    strings = [word for word in words if word.local == "String"]
-    kept = strings[0].attributes if len(strings) == 1 else {}
-    kept = {name: value for name, value in kept.items() if name not in ("CONTENT", "WC", "CC") and "SUBS" not in name}
-    attributes = "".join(f" {name}={quoteattr(_checked(value))}" for name, value in {**kept, "CONTENT": text}.items())
-    string = f"<{prefix}String{attributes}/>"
+    value = quoteattr(_checked(text))
+    string = f"<{prefix}String CONTENT={value}/>"
+    if [word.local for word in words] == ["String"]:
+        kept = WORD_ATTRIBUTES.sub("", source.tag(words[0])).rstrip("/> \t\r\n")
+        return source.replaced([(words[0].start, words[0].end, f"{kept} CONTENT={value}/>")])
     if words:
         edits = [(source.behind_previous(word), word.end, "") for word in words[1:]]
         return source.replaced([(words[0].start, words[0].end, string), *edits])
@@ -112,6 +133,22 @@ def replace_alto_line(content: bytes, line_id: str, text: str) -> bytes:
     if opening.endswith("/>"):
         return source.replaced([(line.start, line.end, f"{opening[:-2].rstrip()}>{string}</{line.name}>")])
     return source.added(line, None, string)
+
+
+def _verified(
+    before: bytes, after: bytes, read: Callable[[Element], TranscribedPage], line_id: str, text: str
+) -> bytes:
+    """`after`, when the program that reads it later finds what was meant in it; else nothing may be written."""
+    expected = [
+        (line.line_id, text if (line.line_id or str(number)) == line_id else line.text, line.polygon)
+        for number, line in enumerate(read(fromstring(before)).lines, 1)
+    ]
+    seen = [(line.line_id, line.text, line.polygon) for line in read(fromstring(after)).lines]
+    if [(name, clean_transcription(one), polygon) for name, one, polygon in seen] != [
+        (name, clean_transcription(one), polygon) for name, one, polygon in expected
+    ]:
+        raise Refusal(f"line {line_id} cannot be edited without changing more than its text; nothing was written")
+    return after
 
 
 @dataclass
@@ -193,9 +230,11 @@ class _Xml:
             self.lines.append(element)
 
     def _end(self, name: str) -> None:
-        at = self.parser.CurrentByteIndex  # an element without content has one tag, which both handlers are told of
-        closing = TAG.match(self.bytes, at)
-        self.open.pop().end = closing.end() if closing else at
+        element = self.open.pop()
+        tag = TAG.match(self.bytes, element.start)
+        if tag and not tag[0].endswith(b"/>"):
+            tag = TAG.match(self.bytes, self.parser.CurrentByteIndex)
+        element.end = tag.end() if tag else element.start
 
     def _refuse_entity(self, *declaration: object) -> None:
         raise Refusal("unsafe XML: it defines entities, which are never read")

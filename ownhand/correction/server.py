@@ -112,14 +112,16 @@ class Correction:
     ) -> None:
         self.queue, self.lines, self.store = queue, queue.lines, store
         self.proposals, self.limits, self.stop_server = proposals, limits, stop
+        self.opened = False
 
     def page(self, request: Request) -> Response:
         """The page itself; the folder is looked through again, for pictures that came since."""
-        self.lines.scan()
+        if self.opened:
+            self.lines.scan()
+        self.opened = True
         environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined)
-        special = [
-            (one, f"◌{one}" if unicodedata.combining(one) else one) for one in special_characters(self.lines.in_order)
-        ]
+        special = special_characters(self.lines.in_order)
+        shown = [(one, f"◌{one}" if unicodedata.combining(one) else one) for one in special]
         return HTMLResponse(environment.get_template("page.html").render(review=self.queue.review, special=shown))
 
     def asset(self, request: Request) -> Response:
@@ -162,21 +164,22 @@ class Correction:
         self.store.accept(line, sent.seen, sent.text, seconds=seconds, proposed=sent.proposed, review=self.queue.review)
         self.queue.checked[line.name] = line.text
         self.queue.skipped.discard(line.number)
-        return self._next(sent.tab, line.number)
+        return self._next(sent.tab, line)
 
     def set_aside(self, sent: Sent) -> Response:
         """A line that is no ground truth; then the next line."""
         line = self._line(sent.number)
         self.store.set_aside(line, sent.seen, sent.why)
-        return self._next(sent.tab, line.number)
+        return self._next(sent.tab, line)
 
     def skip(self, sent: Sent) -> Response:
         """A line for later; then the next line. Without a number, all that were skipped are taken up again."""
-        if sent.number is None:
+        line = None if sent.number is None else self._line(sent.number)
+        if line is None:
             self.queue.skipped.clear()
         else:
-            self.queue.skipped.add(self._line(sent.number).number)
-        return self._next(sent.tab, sent.number)
+            self.queue.skipped.add(line.number)
+        return self._next(sent.tab, line)
 
     def undo(self, sent: Sent) -> Response:
         """The last change taken back, and its line with what was written there."""
@@ -189,13 +192,13 @@ class Correction:
         threading.Timer(0.3, self.stop_server).start()  # the answer first
         return self._answer({})
 
-    def _next(self, tab: str, after: int | None) -> Response:
-        line = self.queue.next(tab, after)
-        if line:
-            self.lines.refresh(line)
-            if not self.queue.is_open(line):  # another program has changed it this moment
-                line = self.queue.next(tab, after)
-        return self._answer({"line": self._describe(tab, line) if line else None})
+    def _next(self, tab: str, after: Line | None) -> Response:
+        lines = self.queue.next(tab, after, 2)
+        if lines:
+            self.lines.refresh(lines[0])
+            if not self.queue.is_open(lines[0]):  # another program has changed it this moment
+                lines = self.queue.next(tab, after, 2)
+        return self._answer({"line": self._describe(tab, *lines) if lines else None})
 
     def _answer(self, content: dict[str, Any]) -> Response:
         left, skipped = self.queue.count_open()
@@ -215,13 +218,11 @@ class Correction:
         }
         return JSONResponse({**content, "counts": counts})
 
-    def _describe(self, tab: str, line: Line) -> dict[str, Any]:
+    def _describe(self, tab: str, line: Line, upcoming: Line | None = None) -> dict[str, Any]:
         self.queue.hold(tab, line)
-        upcoming = self.queue.next(tab, line.number, besides=line.number)
         order = self.lines.in_order
-        place = order.index(line) if line in order else 0
-        neighbours = (place - 1 if place else None, place + 1 if place + 1 < len(order) else None)
-        before, after = (None if at is None or line.region else order[at].number for at in neighbours)
+        places = () if line.region or line.gone else (line.place - 1, line.place + 1)
+        before, after = (order[at].number if 0 <= at < len(order) else None for at in places or (-1, -1))
         return {
             "number": line.number,
             "name": line.name,
@@ -351,6 +352,7 @@ def serve(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
+        listening.listen()  # a browser that is quicker than the server waits
     except OSError as error:
         raise Refusal(f"port {port} cannot be used ({error.strerror}); name another one with --port") from None
     port = listening.getsockname()[1]

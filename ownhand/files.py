@@ -44,3 +44,46 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON in which non-ASCII letters stay readable; NaN is refused with ValueError."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+class AppendedLines:
+    """A JSON Lines file that grows while work goes on; what a kill leaves of a last line is dropped.
+
+    kept: the objects that it held when it was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.kept = self.read(path)
+        whole = b"".join(_line(value) for value in self.kept)
+        if not path.exists() or path.read_bytes() != whole:
+            write_text(path, whole.decode("utf-8"))
+        self.file = path.open("ab")
+
+    @staticmethod
+    def read(path: Path) -> list[Any]:
+        """The objects of the file up to the first line that is not whole; none where there is no file."""
+        values = []
+        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+            try:
+                values.append(json.loads(line))
+            except ValueError:
+                break
+            if not line.endswith(b"\n"):
+                values.pop()
+        return values
+
+    def append(self, value: Any) -> None:
+        """Write one object behind the others; it is in the hands of the system when this returns."""
+        self.file.write(_line(value))
+        self.file.flush()
+
+    def __enter__(self) -> AppendedLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def _line(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

@@ -24,13 +24,16 @@ from ownhand.model.adapter import (
     to_native,
     to_official,
 )
-from ownhand.model.loading import load_base_model, read_tokenizer
+from ownhand.model.base import BaseModel
+from ownhand.model.loading import load_base_model
+from ownhand.model.loss import label_logits_loss
 from ownhand.model.official import build_config
 from ownhand.model.sequence import CachedVisionCollator, SpecialTokens, as_image_outputs
+from ownhand.model.views import VisionInput
 from ownhand.params import TrainParams, read_params
 from ownhand.samples import Sample
-from ownhand.training.trainer import CachedSamples, label_logits_loss
-from ownhand.vision.features import FeatureCache, VisionInput, compute_vision_tokens
+from ownhand.training.trainer import CachedSamples
+from ownhand.vision.features import FeatureCache, compute_vision_tokens
 from ownhand.vision.pictures import PictureCollator, Pictures
 
 ROOT = Path(__file__).parent.parent
@@ -77,7 +80,7 @@ def test_the_numbers_that_are_told_of_deepseek_ocr() -> None:
 
 @pytest.fixture
 def datasets(
-    model_folder: Path,
+    base: BaseModel,
     samples: list[Sample],
     pictures: list[Image.Image],
     cache: FeatureCache,
@@ -86,13 +89,12 @@ def datasets(
     tmp_path: Path,
 ) -> dict[str, dict[str, Any]]:
     """The same two samples as batches from the cache and from picture files."""
-    tokenizer = read_tokenizer(model_folder)
 
     class FromMemory(Pictures):
         def views(self, key: str) -> Any:
             return self.vision.views(pictures[int(key) - 1])
 
-    arguments = (samples, cache, tokenizer, special, 2048, True)
+    arguments = (samples, cache, base, 2048, True)
     cached = CachedSamples(*arguments)
     drawn = CachedSamples(*arguments, pictures=FromMemory(samples, vision, 0))
     return {

@@ -25,7 +25,6 @@ GOOD = EnvironmentFacts(
     device="cuda",
     cores=8,
     threads=0,
-    console_encoding="utf-8",
     root_length=30,
     free_disk_bytes=100 * 10**9,
     memory_bytes=32 * 10**9,
@@ -59,9 +58,10 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
         ({"card": None, "devices": ("cpu",), "device": "cpu"}, "ENV-006", "warning"),
         ({"free_disk_bytes": 9 * 10**8}, "ENV-007", "blocker"),
         ({"free_disk_bytes": 12 * 10**8}, "ENV-007", "warning"),
-        ({"console_encoding": "cp1252"}, "ENV-008", "warning"),
         ({"root_length": 170}, "ENV-009", "warning"),
         ({"threads": 16}, "ENV-010", "warning"),
+        ({"processes": 2}, "ENV-012", "blocker"),  # one GPU
+        ({"processes": 9, "device": "cpu", "asked_device": "cpu", "card": None}, "ENV-012", "blocker"),
     ],
 )
 def test_each_fault_is_found_and_nothing_else(changes: dict[str, Any], code: str, level: str) -> None:

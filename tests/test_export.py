@@ -17,8 +17,9 @@ from ownhand.export import check_disk, check_parameters, export_adapter, export_
 from ownhand.model.adapter import add_adapter, load_adapter, lora_config, read_adapter_config, save_adapter
 from ownhand.model.loading import load_base_model
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
+from ownhand.model.views import VisionInput
 from ownhand.params import Params, read_params
-from ownhand.vision.features import FeatureCache, VisionInput, compute_vision_tokens
+from ownhand.vision.features import FeatureCache, compute_vision_tokens
 
 ROOT = Path(__file__).parent.parent
 EVALUATION = {

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from transformers import set_seed
 
 from ownhand.errors import Refusal
 from ownhand.params import Params, read_params
-from ownhand.samples import Sample, read_metadata
+from ownhand.samples import Sample, read_metadata, write_metadata
 from ownhand.training.run import Datasets, create_keep_best, prepare_datasets
 from ownhand.training.trainer import COMPLETE, TokenWeightedTrainer, last_complete_checkpoint
 from ownhand.vision.features import FeatureCache
@@ -46,9 +46,7 @@ def workspace(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     (tmp_path / "data/processed").mkdir(parents=True)
     split = [replace(s, split="val" if i == 3 else "train") for i, s in enumerate(samples)]
-    (tmp_path / "data/processed/metadata.json").write_text(
-        json.dumps([asdict(s) for s in split], ensure_ascii=False), encoding="utf-8"
-    )
+    write_metadata(split, tmp_path / "data/processed")
     shutil.copytree(feature_folder, tmp_path / "data/features")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
@@ -148,7 +146,7 @@ def test_another_parameter_or_another_text_begins_anew(workspace: Path) -> None:
     assert unfinished(params) == first
     other = params.model_copy(update={"train": params.train.model_copy(update={"seed": 99})})
     assert unfinished(other) != first
-    metadata = workspace / "data/processed/metadata.json"
+    metadata = workspace / "data/processed/train/metadata.json"
     metadata.write_text(metadata.read_text(encoding="utf-8").replace("мама", "папа"), encoding="utf-8")
     assert unfinished(params) != first
 

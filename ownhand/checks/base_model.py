@@ -143,7 +143,7 @@ def check_base_model(facts: ModelFacts, device: str) -> list[Finding]:
     """Findings MODEL-001 to MODEL-004, MODEL-006, MODEL-007 and ENV-011."""
     if facts.unreachable:
         code = "MODEL-002" if is_hub_id(facts.name_or_path) and facts.revision is None else "MODEL-001"
-        return [blocker(code, facts.unreachable, "set model.name_or_path and model.revision as in presets/")]
+        return [blocker(code, facts.unreachable, "`ownhand preset NAME` sets both, as `ownhand preset` lists them")]
     found = ready("MODEL-001", facts.name_or_path + ("" if facts.is_folder else " (hub)"))
     if facts.unreadable:
         remedy = f"use {FAMILIES[OFFICIAL_MODEL_TYPE].hub_id} or models/base, whole folders as published"

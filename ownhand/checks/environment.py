@@ -1,4 +1,4 @@
-"""The machine against what the run needs: Python, packages, card, disk, console."""
+"""The machine against what the run needs: Python, packages, GPU, disk, processes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DISK_RESERVE = 1.5  # checkpoints exist twice while one replaces the other
 
 
 def check_environment(facts: EnvironmentFacts) -> list[Finding]:
-    """Findings ENV-001 to ENV-010."""
-    checks = (_python, _packages, _kernels, _cuda, _device, _disk, _console, _paths, _threads)
+    """Findings ENV-001 to ENV-012, but for ENV-011."""
+    checks = (_python, _packages, _kernels, _cuda, _device, _disk, _paths, _threads, _processes)
     return [finding for check in checks for finding in check(facts)]
 
 
@@ -126,17 +126,6 @@ def _disk(facts: EnvironmentFacts) -> Iterator[Finding]:
         yield ready("ENV-007", f"{seen}; more is free")
 
 
-def _console(facts: EnvironmentFacts) -> Iterator[Finding]:
-    try:
-        "ё№“”".encode(facts.console_encoding)
-    except (UnicodeEncodeError, LookupError):
-        yield warning(
-            "ENV-008",
-            f"the console's encoding is {facts.console_encoding}, which lacks letters of file names and messages",
-            "set the environment variable PYTHONUTF8 to 1",
-        )
-
-
 def _paths(facts: EnvironmentFacts) -> Iterator[Finding]:
     if facts.system == "Windows" and facts.root_length + LONGEST_OUTPUT > WINDOWS_PATH:
         yield warning(
@@ -155,3 +144,17 @@ def _threads(facts: EnvironmentFacts) -> Iterator[Finding]:
         )
     else:
         yield ready("ENV-010", f"{facts.threads or facts.cores} of {facts.cores} cores")
+
+
+def _processes(facts: EnvironmentFacts) -> Iterator[Finding]:
+    most, places = facts.cores, "cores"
+    if facts.device != "cpu":
+        most, places = 1, "GPU"
+        if facts.asked_device in ("auto", "cuda"):
+            most = max(1, sum(name.startswith(f"{facts.device}:") for name in facts.devices))
+            places = "GPU" if most == 1 else "GPUs"
+    seen = f"runtime.processes is {facts.processes}; runtime.device {facts.asked_device} means {most} {places} here"
+    if facts.processes > most:
+        yield blocker("ENV-012", seen, f"set runtime.processes to at most {most}")
+    else:
+        yield ready("ENV-012", seen)

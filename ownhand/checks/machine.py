@@ -54,13 +54,13 @@ class EnvironmentFacts:
     device: str
     cores: int
     threads: int
-    console_encoding: str
     root_length: int
     free_disk_bytes: int
     memory_bytes: int
     free_memory_bytes: int
     write_bytes: int = 0
     devices: tuple[str, ...] = ("cpu",)
+    processes: int = 1
 
 
 def gather_environment(runtime: RuntimeParams | None, write_bytes: int = 0) -> EnvironmentFacts:
@@ -88,13 +88,13 @@ def gather_environment(runtime: RuntimeParams | None, write_bytes: int = 0) -> E
         device=device.partition(":")[0],
         cores=os.cpu_count() or 1,
         threads=runtime.threads if runtime else 0,
-        console_encoding=sys.stdout.encoding or "ascii",
         root_length=len(str(Path.cwd())),
         free_disk_bytes=shutil.disk_usage(Path.cwd()).free,
         memory_bytes=memory.total,
         free_memory_bytes=memory.available,
         write_bytes=write_bytes,
         devices=devices,
+        processes=runtime.processes if runtime else 1,
     )
 
 

@@ -23,9 +23,9 @@ from transformers import PreTrainedConfig
 from ownhand.model.adapter import add_adapter, lora_config, needs_pictures
 from ownhand.model.live_bytes import LiveBytes
 from ownhand.model.loading import DECODER_MODULES, VISION_MODULES, model_class, remove_modules
+from ownhand.model.loss import sum_cross_entropy
 from ownhand.model.views import Views
 from ownhand.params import TrainParams
-from ownhand.training.trainer import sum_cross_entropy
 
 ADAPTER_BYTES = 4  # of one adapter weight or gradient: float32, whatever the base model has
 OPTIMIZER_BYTES = 8  # AdamW's two moments in float32

@@ -41,7 +41,7 @@ def measure(
             "the model recites instead of reading"
         )
     return {
-        "train_lines": len({row["image_id"] for row in train.rows}),
+        "train_lines": len({example.image_id for example in train.examples}),
         "train_views": len(train),
         "val_lines": len(val),
         "optimizer_steps": trainer.state.global_step,

@@ -19,32 +19,21 @@ import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import typer
 from filelock import FileLock, Timeout
 
 from ownhand.correction.proposals import Proposals, Reader, open_model, read_evaluation
 from ownhand.correction.queue import Line, Lines, Queue
 from ownhand.correction.store import Store
-from ownhand.errors import Refusal, run_stage
+from ownhand.errors import Refusal
 from ownhand.images import ImageLimits
-from ownhand.params import Params, read_params
+from ownhand.params import Params
 
 RAW = Path("data/raw")
 ADAPTER = Path("models/adapter")
 FOLDER = Path(".checkpoints/correct")
 Order = Literal["uncertain", "page"]
-
-
-def main(
-    review: Annotated[bool, typer.Option("--review", help="check lines that have a transcription")] = False,
-    order: Annotated[Order, typer.Option(help="least certain first, or as on the pages")] = "uncertain",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="of the page; 0 takes a free one")] = 0,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open the page")] = True,
-) -> None:
-    """Transcribe and check lines in the browser, on this computer alone."""
-    correct(read_params(), review=review, order=order, port=port, browser=browser)
 
 
 def correct(
@@ -91,7 +80,7 @@ def correct(
             if lines.bare_pages:
                 print(f"correct: {lines.bare_pages} page(s) have no lines yet: `ownhand lines {RAW.as_posix()}`")
             proposals.start(
-                open_reader or (lambda: open_model(params, ADAPTER, proposals.hashes)),
+                open_reader or (lambda: open_model(params, ADAPTER)),
                 lambda: [line for line in list(lines.in_order) if queue.is_open(line)],
             )
             try:
@@ -109,6 +98,3 @@ def correct(
 def _announce(address: str) -> None:
     print(f"correct: {address}\ncorrect: stop with Ctrl+C", flush=True)
 
-
-if __name__ == "__main__":
-    run_stage(lambda: typer.run(main))

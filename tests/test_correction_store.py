@@ -159,7 +159,7 @@ def test_undo_goes_back_step_by_step_also_after_a_restart(raw: Path) -> None:
     accept(store, "b.jpg", "вторая")
     accept(store, "a.jpg", "первая!", seen="первая")
     store.set_aside(line(store, "b.jpg"), "вторая", "unreadable")
-    assert table.read_text(encoding="utf-8") == "filename,text\na.jpg,первая!\nb.jpg,\n"
+    assert table.read_text(encoding="utf-8") == "filename,text\na.jpg,первая!\n"
     assert (raw / SET_ASIDE).read_text(encoding="utf-8") == "filename,why\nb.jpg,unreadable\n"
     undone = []
     for _ in range(4):
@@ -172,10 +172,27 @@ def test_undo_goes_back_step_by_step_also_after_a_restart(raw: Path) -> None:
         ("b.jpg", "вторая", "", ""),
         ("a.jpg", "первая", "", ""),
     ]
-    assert table.read_text(encoding="utf-8") == "filename,text\na.jpg,\nb.jpg,\n"
+    assert table.read_text(encoding="utf-8") == "filename,text\n"
     assert (raw / SET_ASIDE).read_text(encoding="utf-8") == "filename,why\n"
     with pytest.raises(Refusal, match="nothing to undo"):
         store.undo()
+
+
+def test_undo_leaves_no_empty_text_behind(raw: Path) -> None:
+    table = raw / "annotations.csv"
+    table.write_bytes(TABLE.encode())
+    store = open_store(raw)
+    accept(store, "b.jpg", "вторая")
+    accept(store, "c.jpg", "третья")
+    for _ in range(2):
+        store.undo()
+    assert table.read_bytes() == TABLE.encode()
+    table.unlink()
+    (raw / "a.gt.txt").write_text("да\n", encoding="utf-8")
+    store = open_store(raw)
+    accept(store, "b.jpg", "нет")
+    store.undo()
+    assert [path.name for path in raw.glob("*.txt")] == ["a.gt.txt"]
 
 
 def test_undo_leaves_what_was_changed_elsewhere_since(raw: Path) -> None:
@@ -188,7 +205,7 @@ def test_undo_leaves_what_was_changed_elsewhere_since(raw: Path) -> None:
     with pytest.raises(Refusal, match=r"b\.jpg was changed elsewhere"):
         store.undo()
     assert store.undo()[0].name == "a.jpg"
-    assert table.read_text(encoding="utf-8") == "filename,text\na.jpg,\nb.jpg,чужая\n"
+    assert table.read_text(encoding="utf-8") == "filename,text\nb.jpg,чужая\n"
 
 
 def test_what_another_program_saved_over_is_remembered(raw: Path) -> None:

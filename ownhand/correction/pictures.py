@@ -23,7 +23,7 @@ JPEG_QUALITY = 86
 
 
 def open_line(line: Line, limits: ImageLimits) -> Image.Image:
-    """The line as `prepare` would convert it, before cleaning. UnreadableImage when that is not possible."""
+    """The line as `prepare` converts it. UnreadableImage when that is not possible."""
     if line.region is None:
         return open_image(line.path, limits)
     return _page(line.path, stamp_of(line.path), limits).cut(line.region)

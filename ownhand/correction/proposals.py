@@ -13,31 +13,31 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from ownhand.correction.pictures import open_line
 from ownhand.correction.queue import Line, Lines
-from ownhand.dataset.cleaning import Cleaning, clean
 from ownhand.dataset.conversion_cache import picture_key
 from ownhand.dataset.known_hashes import KnownHashes
 from ownhand.errors import Refusal
-from ownhand.files import write_text
+from ownhand.files import AppendedLines, write_text
 from ownhand.ground_truth.regions import Region
 from ownhand.images import ImageLimits, UnreadableImage
 from ownhand.params import Params, PrepareParams
-from ownhand.samples import METADATA, read_metadata
+from ownhand.samples import PROCESSED, read_metadata
 from ownhand.text import clean_transcription, is_blank
 
 if TYPE_CHECKING:  # torch behind it takes seconds, and the page opens without it
     from ownhand.model.decoding import Reading
 
 PROPOSALS, HASHES = "proposals.jsonl", "hashes.json"
+LINES_CSV = Path("metrics/lines.csv")  # what `evaluate` writes
 AT_ONCE = 8  # lines read in one go at most: the first proposals are there soon
 UNSURE = 0.7  # a word is marked when one of its characters was less probable
 NEW_LINES_SECONDS = 5.0  # how often lines are looked for that were not there before
@@ -49,7 +49,7 @@ class Reader:
 
     name: str
     fingerprint: str
-    read_pictures: Callable[[list[Image.Image]], list[Reading]]
+    read_pictures: Callable[[Sequence[Image.Image]], list[Reading]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Proposals:
     def __init__(self, folder: Path, prepare: PrepareParams) -> None:
         self.file = folder / PROPOSALS
         self.hashes = KnownHashes(folder / HASHES)
-        self.limits, self.cleaning = ImageLimits.of(prepare), Cleaning.of(prepare)
+        self.limits = ImageLimits.of(prepare)
         self.state = "none"
         self.problem = ""
         self.reader_name = ""
@@ -121,14 +121,14 @@ class Proposals:
         try:
             reader = open_reader()
             self.reader_name = reader.name
-            self._open_file(reader.fingerprint)
-            while not self._stop.is_set():
-                if new := [line for line in wanted() if self._is_new(line)]:
-                    self.state = "reading"
-                    self._read(reader, new)
-                    self.hashes.save()
-                self.state = "ready"
-                self._stop.wait(NEW_LINES_SECONDS)
+            with self._open_file(reader.fingerprint) as file:
+                while not self._stop.is_set():
+                    if new := [line for line in wanted() if self._is_new(line)]:
+                        self.state = "reading"
+                        self._read(reader, new, file)
+                        self.hashes.save()
+                    self.state = "ready"
+                    self._stop.wait(NEW_LINES_SECONDS)
         except (Refusal, OSError, ImportError) as error:
             self.state, self.problem = "none", str(error)
         except Exception as error:  # a page without proposals is better than none
@@ -139,7 +139,7 @@ class Proposals:
         known = self._by_line.get(line.number)
         return known is None or known[0] != line.region
 
-    def _read(self, reader: Reader, lines: list[Line]) -> None:
+    def _read(self, reader: Reader, lines: list[Line], file: AppendedLines) -> None:
         unread: list[tuple[Line, str]] = []
         for line in lines:  # first what is known already, so that the uncertain ones come first at once
             content_hash = self.hashes.of(line.path)
@@ -152,39 +152,27 @@ class Proposals:
             part, pictures = [], []
             for line, key in unread[start : start + AT_ONCE]:
                 try:
-                    picture = open_line(line, self.limits)
-                    pictures.append(clean(picture, self.cleaning, self.limits.max_side_px).image)
+                    pictures.append(open_line(line, self.limits))
                     part.append((line, key))
                 except (UnreadableImage, OSError):
                     self._by_line[line.number] = line.region, None
             if self._stop.is_set():
                 return
             readings = reader.read_pictures(pictures) if pictures else []
-            with self.file.open("a", encoding="utf-8", newline="\n") as file:
-                for (line, key), reading in zip(part, readings, strict=True):
-                    proposal = _propose(reading)
-                    self._kept[key] = proposal
-                    self._by_line[line.number] = line.region, proposal
-                    row = {"picture": key, "reader": reader.fingerprint, **asdict(proposal)}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            for (line, key), reading in zip(part, readings, strict=True):
+                proposal = self._kept[key] = _propose(reading)
+                self._by_line[line.number] = line.region, proposal
+                file.append({"picture": key, "reader": reader.fingerprint, **asdict(proposal)})
 
-    def _open_file(self, fingerprint: str) -> None:
+    def _open_file(self, fingerprint: str) -> AppendedLines:
         """Take over what this reader has read, and drop what others have."""
-        rows: list[dict[str, Any]] = []
-        foreign = False
-        with suppress(FileNotFoundError):
-            for text in self.file.read_text(encoding="utf-8", errors="replace").split("\n"):
-                try:
-                    row = json.loads(text)
-                    if row["reader"] == fingerprint:
-                        self._kept[row["picture"]] = Proposal(row["text"], row["confidence"], tuple(row["characters"]))
-                        rows.append(row)
-                        continue
-                except (ValueError, TypeError, KeyError):  # a last line that was cut off by a kill
-                    pass
-                foreign |= bool(text)
-        if foreign or not self.file.exists():
-            write_text(self.file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        rows = AppendedLines.read(self.file)
+        own = [row for row in rows if row.get("reader") == fingerprint]
+        if len(own) < len(rows):
+            write_text(self.file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in own))
+        for row in own:
+            self._kept[row["picture"]] = Proposal(row["text"], row["confidence"], tuple(row["characters"]))
+        return AppendedLines(self.file)
 
 
 def _propose(reading: Reading) -> Proposal:
@@ -198,9 +186,9 @@ def _propose(reading: Reading) -> Proposal:
 def read_evaluation(lines: Lines, root: Path) -> dict[str, tuple[str, Proposal]]:
     """By name of line, (transcription, adapter's reading) of the last `dvc repro`'s validation; {} without one."""
     seeds = {}
-    with suppress(OSError, KeyError, ValueError, TypeError, csv.Error):
-        names = {sample.image_id: sample.original_filename for sample in read_metadata(root / METADATA)}
-        content = (root / "metrics/lines.csv").read_text(encoding="utf-8")
+    with suppress(OSError, Refusal, KeyError, ValueError, csv.Error):
+        names = {sample.image_id: sample.original_filename for sample in read_metadata(root / PROCESSED, ["val"])}
+        content = (root / LINES_CSV).read_text(encoding="utf-8")
         for row in csv.DictReader(io.StringIO(content, newline="")):
             name = names.get(row["image_id"], "")
             if name in lines.by_name:
@@ -209,40 +197,28 @@ def read_evaluation(lines: Lines, root: Path) -> dict[str, tuple[str, Proposal]]
     return seeds
 
 
-def open_model(params: Params, adapter: Path, hashes: KnownHashes) -> Reader:
-    """The base model with the adapter, or alone where there is none yet. Refusal when it is not on this machine."""
-    from ownhand.model.adapter import load_adapter
-    from ownhand.model.decoding import transcribe
-    from ownhand.model.families import read_family
-    from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
-    from ownhand.model.views import read_view_sizes
-    from ownhand.runtime import DTYPES, fingerprint, set_up
-    from ownhand.vision.features import VisionInput, compute_vision_tokens
+def open_model(params: Params, adapter: Path) -> Reader:
+    """The base model with the adapter, or alone where there is none yet; nothing is downloaded for it.
 
-    device = set_up(params.runtime)
-    name, revision = params.model.name_or_path, params.model.revision
-    folder = find_model(name, revision)
+    Refusal when the base model is not on this machine.
+    """
+    from huggingface_hub import snapshot_download
+
+    from ownhand import read
+    from ownhand.model.loading import holds_all_weights
+    from ownhand.runtime import fingerprint
+
+    name = params.model.name_or_path
+    if not Path(name).is_dir():
+        try:
+            cached = Path(snapshot_download(name, revision=params.model.revision, local_files_only=True))
+        except (OSError, ValueError):
+            cached = None
+        if cached is None or not holds_all_weights(cached):
+            raise Refusal(f"the base model {name} is not on this machine yet; `dvc repro` fetches it")
     trained = adapter.is_dir()
-    model: Any = load_base_model(
-        name,
-        revision,
-        dtype=DTYPES[params.model.dtype],
-        device=device,
-        attn_implementation=params.model.attn_implementation,
-    )
-    if trained:
-        model = load_adapter(model, adapter)
-    vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-    tokenizer = read_tokenizer(folder)
-    special = special_tokens(tokenizer, read_family(folder).prompt)
-
-    def read_pictures(pictures: list[Image.Image]) -> list[Reading]:
-        tokens = [compute_vision_tokens(model, vision.views(picture)) for picture in pictures]
-        return transcribe(model, tokens, tokenizer, special, params.transcribe, None)
-
-    files = [*folder.glob("*.safetensors"), *folder.glob("*.json"), *(adapter.iterdir() if trained else ())]
-    contents = {path.as_posix(): hashes.of(path) for path in sorted(files) if path.is_file()}
-    pictures_as = [asdict(ImageLimits.of(params.prepare)), asdict(Cleaning.of(params.prepare))]
-    views_as = [params.encode.mode, params.encode.max_tiles]
-    print_of_reader = fingerprint(params.model, pictures_as, views_as, params.transcribe, contents)
-    return Reader("adapter" if trained else "base model", print_of_reader, read_pictures)
+    model = read.Reader(params, adapter if trained else None)
+    files = [*model.base.files(), *(sorted(adapter.glob("adapter_*")) if trained else ())]
+    pictures = asdict(ImageLimits.of(params.prepare))
+    deciding = (params.model, pictures, params.encode.mode, params.encode.max_tiles, params.transcribe)
+    return Reader("the adapter" if trained else "the base model", fingerprint(*deciding, files=files), model.read)

@@ -46,8 +46,8 @@ class Line:
     number: its own while the program runs; name: as in TranscribedImage; picture: the name of the file that shows it;
     text: the transcription, "" while there is none; source: name and path of the file in which it stands or is to
     stand, None where there is no such file yet; row: where in it, None while nowhere; line_id: of a line of a page;
-    position: among the records; place: in the order of the pages; why: the reason for which it was set aside; label: for
-    a person.
+    position: among the records; place: in the order of the pages; why: the reason for which it was set aside; label:
+    what a person calls it.
     """
 
     number: int
@@ -117,7 +117,7 @@ class Lines:
         truth = self._read(own) if form else None
         self.unusable = sum(one.counted for one in truth.rejections) if truth else 0
         paths = dict(self.found.files)
-        named = {image.path for image in truth.samples} if truth else set()
+        named = {image.path for image in truth.samples if image.region or form not in PAGES} if truth else set()
         if truth:
             named |= {paths[one.file] for one in truth.rejections if one.row is not None and one.file in paths}
         bare = [(name, path) for name, path in self.found.files if has_image_suffix(name) and path not in named]
@@ -160,6 +160,8 @@ class Lines:
         truth = match(self.form, own, replace(reading, records=records), self.found)
         sources, names = dict(own), {path: name for name, path in self.found.files}
         for position, image in enumerate(truth.samples):
+            if self.form in PAGES and image.region is None:  # its file holds no line
+                continue
             line = self._line(image.name, image.path, names[image.path])
             line.region, line.position = image.region, position
             line.text = "" if image.text == WAITS else image.text

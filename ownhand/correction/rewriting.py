@@ -35,6 +35,7 @@ BOMS = (  # the longer ones first: UTF-32's begins like UTF-16's
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 DECLARED = re.compile(r"""<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
+LINE_END = re.compile(r"\r\n|\n|\r")
 CONFIDENCE = re.compile(r"""\s+conf\s*=\s*("[^"]*"|'[^']*')""")
 # The text of a word, what it is part of, and how sure another reader was of it.
 WORD_ATTRIBUTES = re.compile(r"""\s+(?:CONTENT|WC|CC|SUBS_TYPE|SUBS_CONTENT)\s*=\s*("[^"]*"|'[^']*')""")
@@ -49,13 +50,20 @@ def replace_text_file(content: bytes, encoding: str, text: str) -> bytes:
 
 
 def replace_cell(content: bytes, encoding: str, row: int, text: str) -> bytes:
-    """The text of the row that begins in line `row` (from 1) of a table with a header. Refusal when there is none."""
+    """The text of the row that begins in line `row` (from 1) of a table with a header. Refusal when there is none.
+
+    Without a text, a row that holds nothing but a file name goes as a whole: an empty text would be a mistake.
+    """
     bom, codec, table = _decode(content, encoding)
     delimiter, _, columns = read_header(Path("the table"), table)
     start = sum(map(len, itertools.islice(io.StringIO(table, newline=""), row - 1)))
     fields = _field_spans(table, start, delimiter)
     if columns["text"] >= len(fields):
         raise Refusal(f"row {row} has {len(fields)} field(s), its text is expected in field {columns['text'] + 1}")
+    others = [span for at, span in enumerate(fields) if at not in (columns["text"], columns["filename"])]
+    if not text and not any(table[begin:end].strip('" ') for begin, end in others):
+        behind = LINE_END.match(table, fields[-1][1])
+        return bom + _encode(table[:start] + table[behind.end() if behind else len(table) :], codec)
     begin, end = fields[columns["text"]]
     new = _quoted(text, delimiter, always=table[begin:end].startswith('"'))
     return bom + _encode(table[:begin] + new + table[end:], codec)
@@ -69,7 +77,7 @@ def append_row(content: bytes, encoding: str, filename: str, text: str) -> tuple
     bom, codec, table = _decode(content, encoding)
     table = table or "filename,text\n"
     delimiter, header, columns = read_header(Path("the table"), table)
-    line_end = re.search(r"\r\n|\n|\r", table)
+    line_end = LINE_END.search(table)
     end = line_end[0] if line_end else "\n"
     if not table.endswith(("\n", "\r")):
         table += end

@@ -272,13 +272,16 @@ class Store:
         form = self.lines.form or ANNOTATIONS
         name, path = line.source or (TABLES[0], self.lines.raw / TABLES[0])
         stamp = stamp_of(path)
-        content = path.read_bytes() if stamp else b""
+        content: bytes | None = path.read_bytes() if stamp else b""
+        assert content is not None
         row = line.row
         try:
             if form is ANNOTATIONS and row is None:
                 content, row = append_row(content, self.lines.encoding, line.picture, text)
             elif form is ANNOTATIONS:
                 content = replace_cell(content, self.lines.encoding, row or 0, text)
+            elif form is TEXT_FILES and not text:
+                content = None
             elif form is TEXT_FILES:
                 content = replace_text_file(content, self.lines.encoding, text)
             else:
@@ -294,15 +297,18 @@ class Store:
         if new.stamp != lines.stamps.get(path):
             return False
         try:
-            with write_atomically(path) as temporary:
-                temporary.write_bytes(new.content)
-                if stamp_of(path) != new.stamp:
-                    raise _Meanwhile
+            if new.content is None:
+                path.unlink(missing_ok=True)
+            else:
+                with write_atomically(path) as temporary:
+                    temporary.write_bytes(new.content)
+                    if stamp_of(path) != new.stamp:
+                        raise _Meanwhile
         except _Meanwhile:
             return False
         _sync_folder(path.parent)
-        # Line breaks in a table move the rows below; then it is read anew.
-        moved = new.row is not None and ("\n" in text or "\n" in line.text)
+        # Line breaks and rows taken away move those below; then the table is read anew.
+        moved = new.row is not None and ("\n" in text + line.text or not text)
         lines.stamps[path] = None if moved else stamp_of(path)
         line.text, line.row, line.source = text, new.row, new.source
         if lines.form is None:
@@ -312,11 +318,14 @@ class Store:
 
 @dataclass(frozen=True)
 class _Rewritten:
-    """A file of ground truth as it is to be; stamp: of the one that it was made from; row: of the line in a table."""
+    """A file of ground truth as it is to be.
+
+    stamp: of the one that it was made from; content: None where it is to go; row: of the line in a table.
+    """
 
     source: File
     stamp: Stamp | None
-    content: bytes
+    content: bytes | None
     row: int | None
 
 

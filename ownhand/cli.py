@@ -35,6 +35,13 @@ class Style(StrEnum):
     JSONL = "jsonl"
 
 
+class Order(StrEnum):
+    """Which line `ownhand correct` shows first."""
+
+    UNCERTAIN = "uncertain"
+    PAGE = "page"
+
+
 app = typer.Typer(
     cls=Commands,
     add_completion=False,
@@ -81,6 +88,20 @@ def check(
     from ownhand.checks.readiness import report_readiness
 
     report_readiness(overfit)
+
+
+@app.command(rich_help_panel=BEFORE)
+def correct(
+    review: Annotated[bool, typer.Option("--review", help="Check lines that have a transcription.")] = False,
+    order: Annotated[Order, typer.Option(help="Least certain first, or as on the pages.")] = Order.UNCERTAIN,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+) -> None:
+    """Transcribe lines, or check them, on a page in the browser; what is accepted is ground truth at once."""
+    from ownhand import correct as module
+    from ownhand.params import read_params
+
+    module.correct(read_params(), review=review, order=order.value, port=port, browser=browser)
 
 
 @app.command(rich_help_panel=TRAINED)

@@ -51,6 +51,8 @@ LAYERS = (
     {"checks"},
     {"report"},
     {"read.py", "export.py"},
+    {"correction"},
+    {"correct.py"},
     {"cli.py"},
     {"__main__.py"},
 )

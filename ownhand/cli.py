@@ -121,6 +121,36 @@ def read(
 
 
 @app.command(rich_help_panel=TRAINED)
+def read_served(
+    out: Annotated[Path, typer.Option(help="A JSON Lines file; an interrupted run goes on there.")],
+    pictures: Annotated[
+        list[str] | None, typer.Argument(metavar="PHOTO|FOLDER...", help="Photographs, folders.")
+    ] = None,
+    server: Annotated[str, typer.Option(help="The server, up to and with /v1.")] = "http://localhost:8000/v1",
+    model: Annotated[str, typer.Option(help="The name under which it serves the model.")] = "hand",
+    engine: Annotated[str, typer.Option(help="vllm, sglang, or llama.cpp (for Ollama, too).")] = "vllm",
+    concurrency: Annotated[int, typer.Option(min=1, help="How many pictures it reads at a time.")] = 32,
+    validation: Annotated[bool, typer.Option("--validation", help="Read the validation pictures.")] = False,
+) -> None:
+    """Read many photographs through a server, such as vLLM's: docs/serving.md says how to start one."""
+    from ownhand import serving_client
+    from ownhand.params import read_params
+
+    raise SystemExit(
+        serving_client.read_served(
+            pictures or [],
+            read_params(),
+            url=server,
+            model=model,
+            out=out,
+            engine=engine,
+            concurrency=concurrency,
+            validation=validation,
+        )
+    )
+
+
+@app.command(rich_help_panel=TRAINED)
 def compare(
     file: Annotated[Path, typer.Argument(help="What it read: a JSONL file as data/others/README.md says.")],
     name: Annotated[str | None, typer.Option(help="What to call it; else the file's name.")] = None,

@@ -54,6 +54,7 @@ def train_params(**changes: Any) -> TrainParams:
     return read_params(ROOT / "params.yaml").train.model_copy(update={"lora_dropout": 0.0, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("r", [8, 16])
 @pytest.mark.parametrize(
     ("targets", "per_rank"),

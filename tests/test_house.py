@@ -71,6 +71,7 @@ INDIRECT = {
 }
 # Imported, but not listed.
 UNLISTED = {
+    "wordfreq": "for demo/pretrain.py alone, which says so",
     "markupsafe": "a part of jinja2",
     "gguf": "of llama.cpp, where the engine is installed",
     "conversion": "of llama.cpp, where the engine is installed",

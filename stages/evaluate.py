@@ -1,6 +1,6 @@
 """Evaluate: what base model and adapter read becomes numbers and a report.
 
-Reads data/processed (metadata.json and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
+Reads data/processed (the lists and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
 data/others/*.jsonl (what other readers read, see the README there), params.yaml and, where they exist,
 metrics/rejected.csv, metrics/train.json, metrics/curves/*.csv and data/features/contact_sheet.
 Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's),
@@ -10,20 +10,17 @@ With `evaluate.folds` data/cross_validation, too, for more in evaluation.json, m
 Refuses prediction files that lack, repeat or add a line. Needs no GPU and no model; takes seconds.
 
 Alone: python -m stages.evaluate
-Another OCR beside them: python -m stages.evaluate --predictions other.jsonl --name tesseract
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ownhand.errors import Refusal, run_stage
+from ownhand.errors import run_stage
 from ownhand.evaluation.confidence import calibrate, review
 from ownhand.evaluation.cross_validation import (
     CrossValidation,
@@ -33,15 +30,12 @@ from ownhand.evaluation.cross_validation import (
     word_cross_validation,
 )
 from ownhand.evaluation.metrics import count_confusions
+from ownhand.evaluation.others import PREDICTIONS, other_files, own_files
 from ownhand.evaluation.proof import find_problems, read_probes, summarise_probes
 from ownhand.evaluation.readings import (
-    OTHERS_REMEDY,
     READERS,
     Line,
-    PlainPrediction,
     read_lines,
-    read_predictions,
-    read_text,
     readers_of,
 )
 from ownhand.evaluation.summary import Rate, compare_rates, summarise
@@ -51,12 +45,9 @@ from ownhand.params import EvaluateParams, read_params
 from ownhand.report.gallery import write_gallery
 from ownhand.report.html_report import ReportSources, write_report
 from ownhand.report.verdict import NBSP, describe_trained_texts
-from ownhand.samples import METADATA, read_metadata
+from ownhand.samples import PROCESSED, read_metadata
 
-PREDICTIONS = Path("data/predictions")
-OTHERS = Path("data/others")
 METRICS = Path("metrics")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 DIGITS = 6  # of every rate that is written
 
 LINES_HEADER = (
@@ -172,9 +163,8 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
 
     Raises Refusal for predictions or pictures that do not fit, FileNotFoundError for a missing metadata.json.
     """
-    samples = read_metadata(root / METADATA)
-    files = {reader: root / PREDICTIONS / f"{reader}.jsonl" for reader in READERS}
-    lines = read_lines(samples, files, other_files(root))
+    samples = read_metadata(root / PROCESSED)
+    lines = read_lines(samples, own_files(root), other_files(root))
     rates = compare_rates(lines, params)
     probes = read_probes(root / PREDICTIONS / "probes.jsonl")
     crossed = read_cross_validation(root, samples, params)
@@ -200,41 +190,7 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
     return summary
 
 
-def other_files(root: Path) -> dict[str, Path]:
-    """The prediction files of other readers below `root`, by name; Refusal for a name that cannot be a column."""
-    files = {path.stem: path for path in sorted((root / OTHERS).glob("*.jsonl"))}
-    for name, path in files.items():
-        _check_name(name, path.relative_to(root))
-    return files
-
-
-def keep_predictions(root: Path, path: Path, name: str) -> None:
-    """Take another reader's prediction file into data/others; Refusal when it does not fit the validation lines."""
-    _check_name(name, path)
-    image_ids = [sample.image_id for sample in read_metadata(root / METADATA) if sample.split == "val"]
-    read_predictions(path, image_ids, PlainPrediction, OTHERS_REMEDY)
-    write_text(root / OTHERS / f"{name}.jsonl", read_text(path))
-
-
-def _check_name(name: str, path: Path) -> None:
-    if name in READERS or not NAME.fullmatch(name):
-        raise Refusal(
-            f"{path.as_posix()}: {name!r} cannot be the name of a reader; use Latin letters, digits, '.', '-' and '_', "
-            f"and neither of {', '.join(READERS)} (--name)"
-        )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.evaluate", description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--predictions", type=Path, metavar="FILE", help="another OCR's JSONL file (data/others/README.md)"
-    )
-    parser.add_argument("--name", help="what to call that OCR; else the file's name")
-    arguments = parser.parse_args()
-    if arguments.predictions:
-        keep_predictions(Path(), arguments.predictions, arguments.name or arguments.predictions.stem)
-    elif arguments.name:
-        parser.error("--name needs --predictions")
     params = read_params().evaluate
     summary = evaluate(Path(), params)
     few = f" ({summary['n_pages']} page(s) are too few to say more)" if summary["n_pages"] < params.min_pages else ""

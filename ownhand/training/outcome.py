@@ -85,6 +85,6 @@ def model_card(metrics: dict[str, Any], params: Params) -> str:
         f"Validation loss per token: {metrics['val_loss_before']:.3f} before, {metrics['val_loss']:.3f} after, "
         f"{metrics['val_loss_shuffled_pictures']:.3f} with shuffled pictures. "
         "Error rates: `metrics/evaluation.json`.\n\n"
-        f"Read new photographs with `python -m ownhand.read`: mode {params.encode.mode}, at most "
+        f"Read new photographs with `ownhand read`: mode {params.encode.mode}, at most "
         f"{params.encode.max_tiles} tiles.\n"
     )

@@ -128,9 +128,7 @@ def run_stages(folder: Path, epochs: float) -> None:
 
 def measure(folder: Path) -> list[dict[str, str | float]]:
     """A row per reader, picture and length: the CER of trained and of new texts."""
-    samples = {
-        one.image_id: one for one in read_metadata(folder / "data/processed/metadata.json") if one.split == "val"
-    }
+    samples = {one.image_id: one for one in read_metadata(folder / "data/processed", ["val"])}
     rows: list[dict[str, str | float]] = []
     for reader in ("base", "adapter"):
         counts: dict[tuple[str, int], list[tuple[int, int]]] = {}

@@ -6,7 +6,6 @@ full disk leaves what was there before intact. Text is UTF-8 with "\\n" line end
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -19,10 +18,8 @@ from typing import Any
 
 import psutil
 
-from ownhand.errors import Refusal
+from ownhand.errors import Refusal, describe_disk, is_disk_full
 
-# No room, none left to this user, none for a file so large; 112 is what Windows calls the first.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, 112)
 # safetensors and torch raise errors of their own; torch's does not even say what the system said.
 WRITE_ERRORS = ("I/O error", "inline_container", "PytorchStreamWriter", "iostream error")
 
@@ -98,36 +95,6 @@ def is_write_error(error: BaseException) -> bool:
     if isinstance(error, Refusal):  # says so already
         return False
     return isinstance(error, OSError) or any(word in str(error) for word in WRITE_ERRORS)
-
-
-def is_disk_full(error: BaseException, path: Path) -> bool:
-    """Whether it was for want of room on the disk of `path`; torch does not say, so that its disk is looked at."""
-    if isinstance(error, OSError):
-        return error.errno in FULL
-    named = re.search(r"os error (\d+)", str(error))
-    return int(named[1]) in FULL if named else "inline_container" in str(error) or _free_bytes(path) < 1e6
-
-
-def describe_disk(path: Path) -> str:
-    """What to do when the disk of `path` is full; it is named by where it is mounted."""
-    place = _existing(path)
-    while not os.path.ismount(place) and place != place.parent:
-        place = place.parent
-    return (
-        f"the disk at {place} has {_free_bytes(path) / 1e6:,.1f} MB free: make room there, or work on another disk, "
-        "and run the same command again"
-    )
-
-
-def _free_bytes(path: Path) -> int:
-    return shutil.disk_usage(_existing(path)).free
-
-
-def _existing(path: Path) -> Path:
-    place = path.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return place
 
 
 def flush_folder(folder: Path) -> None:

@@ -68,7 +68,13 @@ INDIRECT = {
     "jiwer": "CER over code points and WER are to be computed with it",
 }
 # Imported, but not listed.
-UNLISTED = {"markupsafe": "a part of jinja2", "fonttools": "for demo/fonts/make_fonts.py alone, which says so"}
+UNLISTED = {
+    "markupsafe": "a part of jinja2",
+    "gguf": "of llama.cpp, where the engine is installed",
+    "conversion": "of llama.cpp, where the engine is installed",
+    "xllamacpp": "where the engine is installed",
+    "fonttools": "for demo/fonts/make_fonts.py alone, which says so",
+}
 
 
 @cache
@@ -204,7 +210,8 @@ def test_dvc_watches_the_data_that_the_code_names(stage: str) -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     named = {text for text in constants if re.fullmatch(r"(data|metrics|models|demo)(/[\w.-]+)+", text)}
-    assert {path for path in named if not covered(path, known)} == set()
+    unknown = {path for path in named if not covered(path, known)}
+    assert {path for path in unknown if not any(one.startswith(f"{path}/") for one in known)} == set()
     if "ownhand/model/loading.py" in closure(stage):
         assert all(covered(file, known) for file in SMALL_FILES)
         assert stage == "prepare" or "models/base" in known

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -134,6 +134,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON in which non-ASCII letters stay readable; NaN is refused with ValueError."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A CSV file with a header; None is an empty cell, every other value stands as Python writes it."""
+    import pandas  # here, for it takes its time and few stages write tables
+
+    frame = pandas.DataFrame(list(rows), columns=list(columns), dtype=object)
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
 class AppendedLines:

@@ -14,8 +14,6 @@ Alone: python -m stages.evaluate
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +38,7 @@ from ownhand.evaluation.readings import (
 )
 from ownhand.evaluation.summary import Rate, compare_rates, summarise
 from ownhand.evaluation.tables import by_hand, by_length, by_leniency, by_page, by_script, confusion_cells
-from ownhand.files import write_json, write_text
+from ownhand.files import write_json, write_table
 from ownhand.params import EvaluateParams, read_params
 from ownhand.report.gallery import write_gallery
 from ownhand.report.html_report import ReportSources, write_report
@@ -102,12 +100,12 @@ def write_lines(path: Path, lines: Sequence[Line]) -> None:
         )
         for line in lines
     ]
-    _write_csv(path, header, rows)
+    write_table(path, header, rows)
 
 
 def write_confusions(path: Path, confusions: Iterable[tuple[str, str, int]]) -> None:
     """A CSV row per confused character; an empty cell is "nothing": a character missed, or one added."""
-    _write_csv(path, ("truth", "prediction", "count"), confusions)
+    write_table(path, ("truth", "prediction", "count"), confusions)
 
 
 def write_tables(
@@ -115,17 +113,17 @@ def write_tables(
 ) -> None:
     """The tables that evaluation.json is too flat for, one CSV file each; see README, "The numbers"."""
     texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
-    _write_table(folder / "rates.csv", [_rate_row(rate) for rate in rates])
-    _write_table(folder / "leniency.csv", by_leniency(lines))
-    _write_table(folder / "pages.csv", by_page(lines))
-    _write_table(folder / "hands.csv", by_hand(lines))
-    _write_table(folder / "lengths.csv", by_length(lines))
-    _write_table(folder / "scripts.csv", by_script(lines))
-    _write_table(folder / "calibration.csv", calibrate(lines), ("confidence", "cer"))
-    _write_table(folder / "review.csv", review(lines), ("share", "cer", "cer_any_order", "cer_best_order"))
-    _write_table(folder / "confusion_cells.csv", confusion_cells(count_confusions(texts)), ("truth", "prediction"))
+    _write_rows(folder / "rates.csv", [_rate_row(rate) for rate in rates])
+    _write_rows(folder / "leniency.csv", by_leniency(lines))
+    _write_rows(folder / "pages.csv", by_page(lines))
+    _write_rows(folder / "hands.csv", by_hand(lines))
+    _write_rows(folder / "lengths.csv", by_length(lines))
+    _write_rows(folder / "scripts.csv", by_script(lines))
+    _write_rows(folder / "calibration.csv", calibrate(lines), ("confidence", "cer"))
+    _write_rows(folder / "review.csv", review(lines), ("share", "cer", "cer_any_order", "cer_best_order"))
+    _write_rows(folder / "confusion_cells.csv", confusion_cells(count_confusions(texts)), ("truth", "prediction"))
     if crossed:
-        _write_table(folder / "folds.csv", by_fold(crossed))
+        _write_rows(folder / "folds.csv", by_fold(crossed))
     else:
         (folder / "folds.csv").unlink(missing_ok=True)  # of an earlier run outside DVC
 
@@ -145,17 +143,9 @@ def _rate_row(rate: Rate) -> dict[str, Any]:
     }
 
 
-def _write_table(path: Path, rows: Sequence[dict[str, Any]], columns_if_empty: Sequence[str] = ()) -> None:
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]], columns_if_empty: Sequence[str] = ()) -> None:
     columns = list(rows[0]) if rows else columns_if_empty
-    _write_csv(path, columns, ([_rounded(row[column]) for column in columns] for row in rows))
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_table(path, columns, ([_rounded(row[column]) for column in columns] for row in rows))
 
 
 def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:

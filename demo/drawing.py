@@ -86,11 +86,11 @@ def draw_line(text: str, font: Path, hand: Hand, rng: np.random.Generator, heigh
 
     Raises ValueError for a text that leaves no ink.
     """
-    ink = _warp(_ink_mask(text, font), hand, rng)
+    ink = warp_ink(ink_mask(text, font), hand, rng)
     ink = _crop_with_margins(ink, rng)
     width_px = max(8, round(ink.width * height_px / ink.height))
     alpha = np.asarray(ink.resize((width_px, height_px), Image.Resampling.BOX), np.float32) / 255
-    alpha = alpha * (1 - 0.25 * _smooth_noise(rng, width_px, 6)[None, :])
+    alpha = alpha * (1 - 0.25 * smooth_noise(rng, width_px, 6)[None, :])
     paper = _paper(hand, rng, height_px, width_px)
     picture = paper * (1 - alpha[..., None]) + np.asarray(hand.ink, np.float32) * alpha[..., None]
     if hand.grain:
@@ -105,7 +105,7 @@ def draw_line(text: str, font: Path, hand: Hand, rng: np.random.Generator, heigh
     return image
 
 
-def _ink_mask(text: str, path: Path) -> Image.Image:
+def ink_mask(text: str, path: Path) -> Image.Image:
     """The text in white on black with room around it for the warp."""
     font = load_font(path)
     left, top, right, bottom = font.getbbox(text)
@@ -117,7 +117,7 @@ def _ink_mask(text: str, path: Path) -> Image.Image:
     return glyphs
 
 
-def _warp(mask: Image.Image, hand: Hand, rng: np.random.Generator) -> Image.Image:
+def warp_ink(mask: Image.Image, hand: Hand, rng: np.random.Generator) -> Image.Image:
     """Stroke width, slant, tilt, wobble and jitter in one nearest-neighbour gather."""
     if hand.thick:
         mask = mask.filter(ImageFilter.MaxFilter(3))
@@ -127,10 +127,10 @@ def _warp(mask: Image.Image, hand: Hand, rng: np.random.Generator) -> Image.Imag
     letters = max(2, width // (size // 2))  # knots of the smooth noise: about one per letter
     x = np.arange(width, dtype=np.float32)
     y = np.arange(height, dtype=np.float32)[:, None] - height / 2
-    lift = hand.wobble * size * _smooth_noise(rng, width, letters) + hand.tilt * (x - width / 2)
-    scale = 1 + hand.size_jitter * _smooth_noise(rng, width, letters)
+    lift = hand.wobble * size * smooth_noise(rng, width, letters) + hand.tilt * (x - width / 2)
+    scale = 1 + hand.size_jitter * smooth_noise(rng, width, letters)
     # Slow enough that the mapping stays monotone: a letter may be narrow, it never folds over its neighbour.
-    shift = hand.stretch_jitter * size * _smooth_noise(rng, width, max(2, letters // 4))
+    shift = hand.stretch_jitter * size * smooth_noise(rng, width, max(2, letters // 4))
     from_y = y / scale + lift + height / 2
     from_x = x + shift + hand.slant * y
     rows = np.clip(np.rint(from_y), 0, height - 1).astype(np.intp)
@@ -148,7 +148,7 @@ def _crop_with_margins(mask: Image.Image, rng: np.random.Generator) -> Image.Ima
     return mask.crop((int(box[0] - left), int(box[1] - top), int(box[2] + right), int(box[3] + bottom)))
 
 
-def _smooth_noise(rng: np.random.Generator, length: int, knots: int) -> np.ndarray:
+def smooth_noise(rng: np.random.Generator, length: int, knots: int) -> np.ndarray:
     """Noise in about [-1, 1] that changes smoothly, shape (length,)."""
     values = rng.uniform(-1, 1, knots + 2)
     position = np.linspace(0, knots + 1, length)
@@ -160,7 +160,7 @@ def _smooth_noise(rng: np.random.Generator, length: int, knots: int) -> np.ndarr
 
 def _paper(hand: Hand, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Tinted paper in uneven light with its ruling, float32 (height, width, 3)."""
-    across = _smooth_noise(rng, width, 2)[None, :]
+    across = smooth_noise(rng, width, 2)[None, :]
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None] * rng.uniform(-1, 1)
     light = 1 - hand.shade * (0.5 + 0.35 * across + 0.15 * down)
     paper = np.asarray(hand.paper, np.float32) * light[..., None]

@@ -21,24 +21,25 @@ from typing import Any
 
 from peft import LoraConfig
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from ownhand.errors import Refusal, run_stage
-from ownhand.files import write_atomically, write_text
+from ownhand.files import Unwritable, read_json, write_folder, write_text
 from ownhand.model.adapter import (
     WEIGHTS,
     load_adapter,
     lora_config,
     official_modules,
     read_adapter_config,
+    read_adapter_weights,
     to_official,
 )
-from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
+from ownhand.model.families import AGAIN, FAMILIES, OFFICIAL_MODEL_TYPE, read_family
 from ownhand.model.loading import SMALL_FILES, find_model, load_base_model
 from ownhand.model.official import read_unused, write_checkpoint
 from ownhand.params import Params, TrainParams, read_params
-from ownhand.runtime import DTYPES
+from ownhand.runtime import DTYPES, alone_in
 
 ADAPTER = Path("models/adapter")
 EVALUATION = Path("metrics/evaluation.json")
@@ -50,14 +51,17 @@ def main() -> None:
     params = read_params()
     if not EVALUATION.exists():
         raise Refusal(f"{EVALUATION.as_posix()} is missing: run `dvc repro`, then export")
-    evaluation = json.loads(EVALUATION.read_text(encoding="utf-8"))
+    evaluation = read_json(EVALUATION, "run `dvc repro --force --single-item evaluate`, then export")
     check_parameters(params.train, read_adapter_config(ADAPTER))
-    parameters = export_merged(params, ADAPTER, MERGED, evaluation)
-    try:
-        export_adapter(params, ADAPTER, OFFICIAL_ADAPTER, evaluation)
-        written, refused = f" and {OFFICIAL_ADAPTER.as_posix()}", ""
-    except Refusal as refusal:
-        written, refused = "", f"; refused {OFFICIAL_ADAPTER.as_posix()}: {refusal}"
+    with alone_in(Path(".checkpoints/export")):  # two at once would write into each other's folders
+        parameters = export_merged(params, ADAPTER, MERGED, evaluation)
+        try:
+            export_adapter(params, ADAPTER, OFFICIAL_ADAPTER, evaluation)
+            written, refused = f" and {OFFICIAL_ADAPTER.as_posix()}", ""
+        except Unwritable:
+            raise
+        except Refusal as refusal:
+            written, refused = "", f"; refused {OFFICIAL_ADAPTER.as_posix()}: {refusal}"
     print(f"export: read {ADAPTER.as_posix()}; wrote {MERGED.as_posix()} ({parameters:,} parameters){written}{refused}")
 
 
@@ -68,7 +72,8 @@ def export_merged(params: Params, adapter: Path, target: Path, evaluation: dict[
     the new one is whole. Refusal when the base model is not in the official layout, or the disk has no room.
     """
     base = find_model(params.model.name_or_path, params.model.revision)
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    read_family(base)
+    config = read_json(base / "config.json", AGAIN)
     if config["model_type"] != OFFICIAL_MODEL_TYPE:
         raise Refusal(f"{base} is of type {config['model_type']}: only {OFFICIAL_MODEL_TYPE} has an official layout")
     dtype = DTYPES[params.model.dtype]
@@ -78,30 +83,26 @@ def export_merged(params: Params, adapter: Path, target: Path, evaluation: dict[
     merged: PreTrainedModel = adapted.merge_and_unload()
     config.pop("auto_map", None)  # it names the repository's own code, which is neither used nor copied here
     config["torch_dtype"] = config["language_config"]["torch_dtype"] = params.model.dtype
-    unfinished = target.with_name(f"{target.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    write_checkpoint(merged, unfinished, config, read_unused(base))
-    for name in SMALL_FILES:
-        if name != "config.json" and (base / name).exists():
-            shutil.copyfile(base / name, unfinished / name)
-    write_text(unfinished / "README.md", card(params, evaluation, merged=True))
-    shutil.rmtree(target, ignore_errors=True)
-    unfinished.replace(target)
+    unused = read_unused(base)
+    with write_folder(target) as unfinished:
+        write_checkpoint(merged, unfinished, config, unused)
+        for name in SMALL_FILES:
+            if name != "config.json" and (base / name).exists():
+                shutil.copyfile(base / name, unfinished / name)
+        write_text(unfinished / "README.md", card(params, evaluation, merged=True))
     return count_parameters(target)
 
 
 def export_adapter(params: Params, adapter: Path, target: Path, evaluation: dict[str, Any]) -> None:
     """The adapter under official tensor names. Refusal for an adapter that changes more than the decoder."""
-    weights = to_official(load_file(adapter / WEIGHTS))
     config = read_adapter_config(adapter)
-    config.target_modules = official_modules(weights)
+    weights = to_official(read_adapter_weights(adapter), config.r)
+    config.target_modules, config.target_parameters = official_modules(weights), None
     check_disk(target.parent, sum(tensor.nbytes for tensor in weights.values()))
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    with write_atomically(target / WEIGHTS) as temporary:
-        save_file(weights, temporary, metadata={"format": "pt"})
-    config.save_pretrained(str(target))
-    write_text(target / "README.md", card(params, evaluation, merged=False))
+    with write_folder(target) as unfinished:
+        save_file(weights, unfinished / WEIGHTS, metadata={"format": "pt"})
+        config.save_pretrained(str(unfinished))
+        write_text(unfinished / "README.md", card(params, evaluation, merged=False))
 
 
 def check_parameters(params: TrainParams, config: LoraConfig) -> None:

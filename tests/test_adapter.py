@@ -26,12 +26,13 @@ from ownhand.model.adapter import (
 )
 from ownhand.model.base import BaseModel
 from ownhand.model.loading import load_base_model
+from ownhand.model.loss import label_logits_loss
 from ownhand.model.official import build_config
 from ownhand.model.sequence import CachedVisionCollator, SpecialTokens, as_image_outputs
 from ownhand.model.views import VisionInput
 from ownhand.params import TrainParams, read_params
 from ownhand.samples import Sample
-from ownhand.training.trainer import CachedSamples, label_logits_loss
+from ownhand.training.trainer import CachedSamples
 from ownhand.vision.features import FeatureCache, compute_vision_tokens
 from ownhand.vision.pictures import PictureCollator, Pictures
 
@@ -205,7 +206,7 @@ def test_an_adapter_of_the_vision_tower_changes_vision_tokens_and_needs_the_towe
 def test_official_names_and_back(tmp_path: Path, model_folder: Path) -> None:
     train_a_little(model_folder, ["attention", "mlp"], tmp_path)
     native = load_file(tmp_path / "adapter_model.safetensors")
-    official = to_official(native)
+    official = to_official(native, 3)
     assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in official
     assert "base_model.model.model.layers.1.mlp.shared_experts.up_proj.lora_B.weight" in official
     assert not any("language_model" in name for name in official)
@@ -216,7 +217,7 @@ def test_official_names_and_back(tmp_path: Path, model_folder: Path) -> None:
 def test_an_adapter_of_the_vision_tower_has_no_official_names(tmp_path: Path, model_folder: Path) -> None:
     train_a_little(model_folder, ["attention", "vision"], tmp_path)
     with pytest.raises(Refusal, match="merged model"):
-        to_official(load_file(tmp_path / "adapter_model.safetensors"))
+        to_official(load_file(tmp_path / "adapter_model.safetensors"), 3)
 
 
 def test_an_adapter_names_the_configured_base_model_and_no_path_of_this_machine(

@@ -219,3 +219,16 @@ def test_alone_a_refusal_is_a_message_and_exit_code_1(tmp_path: Path) -> None:
     ended = run_alone(tmp_path)
     assert ended.returncode == 1
     assert "no prediction for: 00002, 00003, 00004, 00005" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_lines_whose_text_was_trained_on_are_marked_in_the_table_and_told_in_the_report(tmp_path: Path) -> None:
+    rows = [*ROWS, ("p3", "train line", "rain", "train line")]
+    evaluate(write_validation_set(tmp_path, rows), PARAMS)
+    assert [row["text_was_trained"] for row in rows_of(tmp_path / "metrics/lines.csv")] == [*["false"] * 4, "true"]
+    report = (tmp_path / "metrics/report/index.html").read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert "1 line of 5 has a text that was trained on, too" in report
+    assert "CER of the lines whose text was not trained on" in report
+    rates = {row["rate"] for row in rows_of(tmp_path / "metrics/tables/rates.csv")}
+    assert "cer_unseen_texts" in rates
+    evaluate(write_validation_set(tmp_path), PARAMS)
+    assert "trained on, too" not in (tmp_path / "metrics/report/index.html").read_text(encoding="utf-8")

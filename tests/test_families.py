@@ -22,10 +22,10 @@ from ownhand.model.adapter import add_adapter, load_adapter, lora_config, save_a
 from ownhand.model.decoding import transcribe
 from ownhand.model.families import FAMILIES, read_family
 from ownhand.model.loading import load_base_model, model_class, read_tokenizer, special_tokens
+from ownhand.model.loss import label_logits_loss
 from ownhand.model.sequence import CachedVisionCollator, SpecialTokens, build_training_ids
 from ownhand.model.views import Views, VisionInput, read_view_sizes
 from ownhand.params import TranscribeParams, read_params
-from ownhand.training.trainer import label_logits_loss
 from ownhand.vision.features import compute_vision_tokens
 from ownhand.vision.pictures import PictureCollator
 

@@ -12,18 +12,19 @@ from conftest import TEXTS, open_model
 from PIL import Image
 
 from demo.lines import make_batch
+from ownhand.model import loss as loss_module
 from ownhand.model.adapter import add_adapter, lora_config
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
 from ownhand.model.loading import load_base_model, read_tokenizer
+from ownhand.model.loss import label_logits_loss, sum_cross_entropy
 from ownhand.model.sequence import IGNORED_LABEL, CachedVisionCollator, SpecialTokens
 from ownhand.model.views import VisionInput
 from ownhand.params import TrainParams, TranscribeParams, read_params
 from ownhand.runtime import hash_file
 from ownhand.samples import Sample
-from ownhand.training import trainer
-from ownhand.training.trainer import CachedSamples, label_logits_loss, sum_cross_entropy
-from ownhand.vision.features import FeatureCache, FeatureWriter, compute_vision_tokens, finish_cache
+from ownhand.training.trainer import CachedSamples
+from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 
 ROOT = Path(__file__).parent.parent
 
@@ -132,11 +133,11 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
 ) -> None:
     base = open_model(ROOT / "models/base")
     whole = base.load()
-    writer = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
-    for sample, picture in zip(samples, pictures, strict=True):
-        writer.add(sample.image_id, compute_vision_tokens(whole, base.vision.views(picture)))
-    writer.flush()
-    finish_cache([writer.folder], tmp_path / "features", {})
+    seen = (
+        (sample.image_id, compute_vision_tokens(whole, base.vision.views(picture)))
+        for sample, picture in zip(samples, pictures, strict=True)
+    )
+    write_features(tmp_path / "features", seen, {}, shard_mb=1)
     cache = FeatureCache(tmp_path / "features")
     dataset = CachedSamples(samples, cache, base, 2048, with_copies=True)
     collator = CachedVisionCollator(base.special)
@@ -184,7 +185,7 @@ def test_a_loss_in_parts_is_the_loss_in_one_piece_and_so_are_its_gradients(monke
     targets[3:7] = IGNORED_LABEL
     found = []
     for limit in (10**6, 250):  # all at once; five labels at a time
-        monkeypatch.setattr(trainer, "FLOAT32_LOGITS", limit)
+        monkeypatch.setattr(loss_module, "FLOAT32_LOGITS", limit)
         loss = sum_cross_entropy(logits, targets)
         (gradient,) = torch.autograd.grad(loss, logits)
         found.append((loss, gradient))

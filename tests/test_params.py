@@ -77,3 +77,10 @@ def test_a_missing_file_and_broken_yaml_are_explained(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("train: [", encoding="utf-8")
     with pytest.raises(ParameterError, match="not valid YAML"):
         read_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "utf-16", "utf-16-le"])
+def test_a_file_in_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "params.yaml").write_text("train:  # обучение\n  seed: 1\n", encoding=encoding)
+    with pytest.raises(ParameterError, match=r"params\.yaml is not (UTF-8 text|valid YAML)"):
+        read_params(tmp_path / "params.yaml")

@@ -31,7 +31,7 @@ from ownhand.evaluation.summary import compare_rates
 from ownhand.files import write_text
 from ownhand.params import read_params
 from ownhand.runtime import alone_in, hash_file
-from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.samples import PROCESSED, Sample, read_metadata
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "benchmarks/README.md"
@@ -67,7 +67,7 @@ def main() -> None:
 
 def read_all(arguments: argparse.Namespace) -> list[Peer]:
     """Let each chosen peer read the validation lines; raises Refusal before any work when something is missing."""
-    samples = read_metadata(arguments.root / METADATA)
+    samples = read_metadata(arguments.root / PROCESSED)
     training, validation = ([sample for sample in samples if sample.split == split] for split in ("train", "val"))
     read_lines(samples, own_predictions(arguments.root))  # refused now, and not after kraken
     chosen = arguments.readers.split(",")
@@ -94,7 +94,7 @@ def read_all(arguments: argparse.Namespace) -> list[Peer]:
 
 def compare(root: Path, peers: Sequence[Peer], command: str) -> str:
     """The table as Markdown, by the code that evaluates base model and adapter; all differences are to the adapter."""
-    samples = read_metadata(root / METADATA)
+    samples = read_metadata(root / PROCESSED)
     params = read_params(root / "params.yaml").evaluate
     lines = read_lines(samples, own_predictions(root), {peer.name: peer.predictions for peer in peers})
     trained = sum(sample.split == "train" for sample in samples)

@@ -63,7 +63,7 @@ def judge(summary: dict[str, Any], confidence_level: float, min_pages: int) -> V
         headline=_headline(summary, confidence_level),
         answer=_answer(summary, state),
         sureness=_sureness(summary, confidence_level),
-        limits=(*_page_limits(summary["n_pages"]), *_general_limits()),
+        limits=(*_text_limits(summary), *_page_limits(summary["n_pages"]), *_general_limits()),
     )
 
 
@@ -132,7 +132,7 @@ def _too_few(summary: dict[str, Any], min_pages: int) -> Verdict:
         headline=f"The adapter {_reads(adapter)} {on}; the base model alone {_alone(base)}.",
         answer=f"Too few to say: {count(lines, 'validation line')} from {count(pages, 'page')}.",
         sureness=f"{seen} With fewer than {count(min_pages, 'page')} an interval would be fiction, so none is given.",
-        limits=limits,
+        limits=(*_text_limits(summary), *limits),
     )
 
 
@@ -140,6 +140,33 @@ def _comparison(base: float, adapter: float) -> str:
     if adapter == base:
         return "as many errors as"
     return "fewer errors than" if adapter < base else "more errors than"
+
+
+def _text_limits(summary: dict[str, Any]) -> tuple[str, ...]:
+    note = describe_trained_texts(summary)
+    return (note,) if note else ()
+
+
+def describe_trained_texts(summary: dict[str, Any]) -> str | None:
+    """How many lines have a text that was trained on, too, and the rates without them; None where there are none.
+
+    `summary` is evaluation.json or its part `cross_validation`.
+    """
+    trained, lines = summary["n_lines_trained_texts"], summary["n_lines"]
+    base, adapter = summary["base"], summary["adapter"]
+    if not trained:
+        return None
+    if trained == lines:
+        return (
+            "Each of these lines has a text that was trained on, too, in another picture: nothing here tells reading "
+            "from reciting. Add pages with other texts."
+        )
+    return (
+        f"{count(trained, 'line')} of {lines:,} {'has' if trained == 1 else 'have'} a text that was trained on, too, "
+        "in another picture (a greeting, a date, a page number). Without them the adapter reads "
+        f"{percent(adapter['cer_unseen_texts'])} of the characters wrong instead of {percent(adapter['cer'])}, the "
+        f"base model alone {percent(base['cer_unseen_texts'])} instead of {percent(base['cer'])}."
+    )
 
 
 def _page_limits(pages: int) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from ownhand.samples import Sample
 
 KRAKEN = "7.1.1"
 STOP_EVERY = 10  # every tenth training line decides when kraken stops, and trains nothing
-LAG = 40  # epochs without a better one before it stops; with its own default, 10, it can end before it has learned to read
+LAG = 40  # epochs without a better one before it stops; its own default, 10, can end before it reads anything
 SEED = 1
 SECONDS_BETWEEN_RECORDS = 5
 EPOCH = re.compile(r"stage (\d+)/")

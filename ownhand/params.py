@@ -390,7 +390,7 @@ def _refuse_bombs(path: Path, text: str) -> None:
     """A few lines of aliases (`*name`) can stand for billions of values, and a thousand brackets take minutes."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
             raise ParameterError(f"{path}, line {line}: *{event.anchor} is a YAML alias; write the value itself")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

@@ -22,7 +22,7 @@ def is_watched() -> bool:
 
 
 def track(
-    items: Iterable[T] = (), *, total: int | None = None, what: str | None, unit: str, delay: float = 0
+    items: Iterable[T], *, total: int | None = None, what: str | None, unit: str, delay: float = 0
 ) -> tqdm[T] | Lines[T]:
     """Iterate over what it gives, or `update` it in a `with` block: it shows how far the work has come.
 
@@ -30,18 +30,16 @@ def track(
     appears. Of several processes that work together only the first one writes lines.
     """
     if what is None or is_watched():
-        return tqdm(items, total=_count(items, total), desc=what, unit=unit, delay=delay, disable=what is None)
+        return tqdm(items, total=total, desc=what, unit=unit, delay=delay, disable=what is None)
     return Lines(items, total=total, what=what, unit=unit)
 
 
 class Lines(Generic[T]):
     """Progress as lines on standard error, the first one after `SECONDS_BETWEEN_LINES`: short work writes none."""
 
-    def __init__(
-        self, items: Iterable[T] = (), *, total: int | None = None, what: str, unit: str, done: int = 0
-    ) -> None:
+    def __init__(self, items: Iterable[T], *, total: int | None = None, what: str, unit: str, done: int = 0) -> None:
         self.items = items
-        self.total = _count(items, total)
+        self.total = len(items) if total is None and isinstance(items, Sized) else total
         self.what = what
         self.unit = unit
         self.done = self.first = done
@@ -76,7 +74,3 @@ class Lines(Generic[T]):
             left = seconds * (self.total - self.done) / (self.done - self.first)
             line += f", about {tqdm.format_interval(left)} left"
         return line
-
-
-def _count(items: Iterable[object], total: int | None) -> int | None:
-    return len(items) if total is None and isinstance(items, Sized) else total

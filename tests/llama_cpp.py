@@ -6,8 +6,8 @@
 `convert` runs one of the converters of a llama.cpp source folder, with two things bent for a model as small as the
 demo's: the converter knows a pre-tokenizer by what it makes of one text, which no small tokenizer repeats, and its map
 of tensor names has a hole for models of fewer than eight layers.
-`read` continues `ids` with `n` greedy tokens, end of text excluded, by xllamacpp; it prints their ids and the
-log-probabilities of the first step's best tokens.
+`read` continues `ids` with `n` greedy tokens, end of text excluded, by xllamacpp; it prints their ids, the
+log-probabilities of the first step's best tokens, and an answer of its chat protocol.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def read(request: dict[str, object]) -> dict[str, object]:
     params.warmup = False
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    answer = xllamacpp.Server(params).handle_completions(
+    server = xllamacpp.Server(params)
+    answer = server.handle_completions(
         {
             "prompt": request["ids"],
             "n_predict": request["n"],
@@ -51,7 +52,9 @@ def read(request: dict[str, object]) -> dict[str, object]:
     )
     steps = answer["choices"][0]["logprobs"]["content"]
     best = {token["id"]: token["logprob"] for token in steps[0]["top_logprobs"]}
-    return {"tokens": [step["id"] for step in steps], "best": best}
+    question = {"role": "user", "content": [{"type": "text", "text": "Free OCR."}]}
+    chat = server.handle_chat_completions({"messages": [question], "temperature": 0, "max_tokens": 8, "logprobs": True})
+    return {"tokens": [step["id"] for step in steps], "best": best, "chat": chat}
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from ownhand.training import cross_validation as run
 from ownhand.training.checkpoints import SealCheckpoints
 from stages import cross_validate, encode, train, transcribe
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = ("base.jsonl", "adapter.jsonl", "folds.json")
 
 

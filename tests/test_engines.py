@@ -25,6 +25,7 @@ from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from ownhand.model.loading import load_base_model, read_tokenizer, special_tokens
 from ownhand.model.sequence import SpecialTokens
 from ownhand.params import Params, read_params
+from ownhand.serving_client import _prediction
 
 ROOT = Path(__file__).parent.parent
 SOURCE = os.environ.get("LLAMA_CPP_SOURCE", "")
@@ -155,5 +156,6 @@ def test_llama_cpp_reads_as_torch_does(tmp_path: Path, params: Params, gguf: Pat
         assert len(found["best"]) == BEST
         differences = [abs(value - float(expected[int(token)])) for token, value in found["best"].items()]
         assert max(differences) < CLOSE, path
+        assert 0 < _prediction(found["chat"])["confidence"] <= 1  # an answer as ownhand read-served takes it
     if targets:
         assert (expected - plain).abs().max() > 100 * CLOSE

@@ -16,7 +16,8 @@ import pytest
 from validation_set import PARAMS, ROWS, read_predictions, write, write_predictions, write_validation_set
 
 from ownhand.errors import Refusal
-from stages.evaluate import evaluate, keep_predictions
+from ownhand.evaluation.others import keep_predictions
+from stages.evaluate import evaluate
 
 TABLES = ["rates", "leniency", "pages", "hands", "lengths", "scripts", "calibration", "review", "confusion_cells"]
 OUTPUTS = (
@@ -184,10 +185,10 @@ def test_a_name_that_cannot_be_a_column_is_refused(tmp_path: Path, name: str) ->
             evaluate(root, PARAMS)
 
 
-def run_alone(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_alone(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUTF8": "1"}
     return subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "stages.evaluate", *arguments],
+        [sys.executable, "-X", "importtime", "-m", *(command or ["stages.evaluate"])],
         cwd=root,
         env=environment,
         capture_output=True,
@@ -204,13 +205,12 @@ def test_alone_it_ends_with_one_line_and_never_loads_torch(tmp_path: Path) -> No
     assert "jinja2" in imported and "torch" not in imported
 
 
-def test_alone_with_predictions_it_takes_the_name_of_the_file(tmp_path: Path) -> None:
+def test_compare_takes_the_name_of_the_file_and_says_how_it_reads(tmp_path: Path) -> None:
     root = write_validation_set(tmp_path)
     others_file(tmp_path / "kraken.jsonl", ["", "", "", ""])
-    ended = run_alone(root, "--predictions", "kraken.jsonl")
+    ended = run_alone(root, "ownhand", "compare", "kraken.jsonl")
     assert ended.returncode == 0, ended.stderr[-2000:]
-    summary = json.loads((root / "metrics/evaluation.json").read_text(encoding="utf-8"))
-    assert summary["others"]["kraken"]["blank_rate"] == 1
+    assert "kraken       100.0%" in ended.stdout and (root / "data/others/kraken.jsonl").exists()
 
 
 def test_alone_a_refusal_is_a_message_and_exit_code_1(tmp_path: Path) -> None:

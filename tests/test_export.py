@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from ownhand import export
 from ownhand.errors import Refusal
 from ownhand.export import check_disk, check_parameters, export_adapter, export_merged
+from ownhand.files import Unwritable, write_json
 from ownhand.model.adapter import (
     add_adapter,
     load_adapter,
@@ -206,7 +209,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_read(
     tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
-    with pytest.raises(Refusal, match=r"needs 0\.01 GB, 0\.00 GB are free"):
+    with pytest.raises(Refusal, match=r"needs 0\.\d\d GB, 0\.00 GB are free"):
         export_merged(parameters(model_folder, ["attention"]), tmp_path / "nowhere", tmp_path / "merged", EVALUATION)
     check_disk(tmp_path, 900_000)
     with pytest.raises(Refusal):
@@ -226,4 +229,88 @@ def test_without_an_evaluation_nothing_is_exported(
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
     with pytest.raises(Refusal, match="dvc repro"):
+        export.main()
+
+
+def prepare_export(folder: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in which `export` can run: parameters, an adapter, an evaluation."""
+    params = parameters(model_folder, ["attention"])
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(export, "read_params", lambda: params)
+    train_a_little(params, export.ADAPTER)
+    write_json(export.EVALUATION, EVALUATION)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "config", "card"])
+def test_interrupted_while_the_official_adapter_is_written_the_old_one_is_whole(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    prepare_export(tmp_path, model_folder, monkeypatch)
+    export.main()
+    before = {path.name: path.read_bytes() for path in export.OFFICIAL_ADAPTER.iterdir()}
+
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    name = {"safetensors": "save_file", "config": "LoraConfig.save_pretrained", "card": "card"}[kind]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"ownhand.export.{name}", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export.export_adapter(export.read_params(), export.ADAPTER, export.OFFICIAL_ADAPTER, EVALUATION)
+    assert {path.name: path.read_bytes() for path in export.OFFICIAL_ADAPTER.iterdir()} == before
+    assert sorted(path.name for path in Path("models").iterdir()) == ["adapter", "adapter-official", "merged"]
+
+
+def test_a_full_disk_is_no_refusal_of_the_adapter(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_export(tmp_path, model_folder, monkeypatch)
+
+    def fill(*_: Any, **__: Any) -> Any:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("ownhand.export.save_file", fill)
+    with pytest.raises(Unwritable, match=r"models/adapter-official could not be written .*No space left.*the disk at "):
+        export.main()
+
+
+def test_two_exports_at_once_both_end_well(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare_export(tmp_path, model_folder, monkeypatch)
+    monkeypatch.setattr(export, "load_base_model", slowly(export.load_base_model))
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            export.main()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert sorted(path.name for path in Path("models").iterdir()) == ["adapter", "adapter-official", "merged"]
+
+
+def slowly(function: Any) -> Any:
+    """`function`, which both callers have come to before either goes on, if nothing keeps them apart."""
+    together = threading.Barrier(2)
+
+    def called(*arguments: Any, **more: Any) -> Any:
+        with suppress(threading.BrokenBarrierError):
+            together.wait(1)
+        return function(*arguments, **more)
+
+    return called
+
+
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000])
+def test_a_damaged_evaluation_is_named(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    prepare_export(tmp_path, model_folder, monkeypatch)
+    export.EVALUATION.write_text(content, encoding="utf-8")
+    with pytest.raises(Refusal, match=r"evaluation\.json is damaged"):
         export.main()

@@ -35,7 +35,7 @@ def test_a_log_has_a_line_every_so_often(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_short_work_and_nameless_work_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with track(total=3, what="reading", unit="line") as lines:
+    with track((), total=3, what="reading", unit="line") as lines:
         lines.update(3)
     list(track([1, 2], what=None, unit="line"))
     list(track([], what="encode", unit="picture"))
@@ -46,12 +46,12 @@ def test_only_the_first_process_writes(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     for rank, said in (("0", 1), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
-        Lines[int](total=2, what="encode", unit="picture").update()
+        Lines[int]((), total=2, what="encode", unit="picture").update()
         assert len(capsys.readouterr().err.splitlines()) == said
 
 
 def test_a_run_that_goes_on_is_timed_from_where_it_went_on() -> None:
-    lines = Lines[int](total=100, what="training", unit="step", done=50)
+    lines = Lines[int]((), total=100, what="training", unit="step", done=50)
     lines.done = 75
     assert lines.line(60) == "training: 75 of 100 steps after 01:00, about 01:00 left"
-    assert Lines[int](what="walk", unit="file").line(1) == "walk: 0 files after 00:01"
+    assert Lines[int](iter(()), what="walk", unit="file").line(1) == "walk: 0 files after 00:01"

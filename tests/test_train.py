@@ -81,6 +81,7 @@ def adapter_and_metrics(workspace: Path) -> tuple[dict[str, Any], str]:
     ).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "batch_tokens", "checkpoint_steps"), [(1, None, 4), (2, 92, 3)])
 def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(
     workspace: Path, batch_size: int, batch_tokens: int | None, checkpoint_steps: int
@@ -113,6 +114,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(
     assert not list(workspace.glob(".checkpoints/train/*/*")), "unfinished work is left behind"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_over_takes_no_step_more(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop_before_the_end(trainer: Any, metrics: dict[str, Any], params: Params) -> None:
         raise KeyboardInterrupt

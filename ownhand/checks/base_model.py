@@ -129,8 +129,8 @@ def _read_weights(folder: Path, name: str, revision: str | None) -> tuple[Shapes
             with open_weights(path, AGAIN) as file:
                 names = list(file.keys())
                 shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in names}
-                tensors = ((key, file.get_tensor(key)) for key in track(names, what="check: weights", unit="tensor"))
-                refuse_not_finite(path, tensors, AGAIN)
+                looked_at = track(names, what="check: weights", unit="tensor", delay=2)
+                refuse_not_finite(path, ((key, file.get_tensor(key)) for key in looked_at), AGAIN)
         return shapes, 0
     try:
         stored = get_safetensors_metadata(name, revision=revision)

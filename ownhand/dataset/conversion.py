@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
@@ -81,8 +80,7 @@ def convert_pictures(
     """
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[int, Picture | str] = {}
-    progress: Any
-    with track(total=len(originals), what="prepare", unit="picture", delay=2) as progress:
+    with track(originals, what="prepare", unit="picture", delay=2) as progress:
         for number, taken in _take_kept(originals, folder, cache):
             results[number] = taken
             progress.update()
@@ -173,7 +171,7 @@ def _leave_interrupts_to_the_parent() -> None:
 
 def _convert(task: _Task) -> list[_Done]:
     batch: list[_Done] = []
-    page: _Page | None = None
+    page: Page | None = None
     path, hashed = Path(), None
     for number, original in task.originals:
         if task.hashed and original.path != path:
@@ -182,7 +180,7 @@ def _convert(task: _Task) -> list[_Done]:
             if original.region is None:
                 image = open_image(original.path, task.limits)
             else:
-                page = page if page and page.path == original.path else _Page(original.path, task.limits)
+                page = page if page and page.path == original.path else Page(original.path, task.limits)
                 image = page.cut(original.region)
         except UnreadableImage as error:
             batch.append(_Done(number, error.reason, hashed))
@@ -203,10 +201,10 @@ def open_original(original: Original, limits: ImageLimits) -> Image.Image:
     """The picture as an upright RGB image; UnreadableImage says why there is none."""
     if original.region is None:
         return open_image(original.path, limits)
-    return _Page(original.path, limits).cut(original.region)
+    return Page(original.path, limits).cut(original.region)
 
 
-class _Page:
+class Page:
     """A page that lines are cut from; it is opened once, and what is wrong with it is wrong with each of its lines."""
 
     def __init__(self, path: Path, limits: ImageLimits) -> None:

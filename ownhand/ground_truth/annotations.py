@@ -41,7 +41,7 @@ def read_table(path: Path, encoding: str) -> Reading:
     if path.suffix.casefold() == WORKBOOK:
         return _read_rows(path, _read_workbook(path), "")
     content = read_text_file(path, encoding)
-    delimiter = max(DELIMITERS, key=lambda one: _known_columns(_header(_Lines(content, one))))
+    delimiter, _, _ = read_header(path, content)
     return _read_rows(path, _Lines(content, delimiter), delimiter)
 
 
@@ -109,6 +109,12 @@ class _Lines:
             return row, self.reader.line_num, fields, ""
         except csv.Error as error:
             return row, self.reader.line_num, [], str(error)
+
+
+def read_header(path: Path, content: str) -> tuple[str, list[str], dict[str, int]]:
+    """(delimiter, column names, position of each role): the delimiter under which most columns are known."""
+    delimiter = max(DELIMITERS, key=lambda one: _known_columns(_header(_Lines(content, one))))
+    return delimiter, *_find_columns(path, _header(_Lines(content, delimiter)))
 
 
 def _header(rows: Iterable[_Row]) -> list[str]:

@@ -42,7 +42,7 @@ MOST_RANK = 1024  # as of train.lora_r
 ModuleName = Annotated[str, Field(pattern=r"^\w+(\.\w+)*$", max_length=100)]
 # Settings of a foreign adapter_config.json that change nothing in an adapter that is trained.
 HARMLESS = frozenset({"auto_mapping", "inference_mode", "peft_version"})
-EMPTY = (None, False, {}, [])
+EMPTY: tuple[object, ...] = (None, False, {}, [])
 VALUE_SHOWN = 60  # characters
 NATIVE_PREFIX, OFFICIAL_PREFIX = "base_model.model.model.language_model.layers.", "base_model.model.model.layers."
 # PEFT wraps the experts once per parameter: gate_up_proj is inside, under `base_layer`, and down_proj around it.
@@ -169,7 +169,7 @@ def read_adapter_config(folder: Path) -> LoraConfig:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, one['loc'])) or CONFIG}: {one['msg']}" for one in error.errors()]
         raise Refusal(f"{path.as_posix()} cannot be used ({'; '.join(problems)}); {remedy}") from None
-    defaults = LoraConfig().to_dict()
+    defaults = LoraConfig().to_dict()  # type: ignore[no-untyped-call]
     unknown = {name: value for name, value in (stored.model_extra or {}).items() if name not in HARMLESS}
     changed = [name for name, value in unknown.items() if value != defaults.get(name) and value not in EMPTY]
     if changed:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -25,13 +26,15 @@ class Reading:
     """What the model read in one picture.
 
     confidence: geometric mean of the probabilities of the chosen tokens, eos included, 0-1;
-    runaway: the output reached the token limit or ends in a loop.
+    runaway: the output reached the token limit or ends in a loop; characters: for each code point of the text the
+    probability of the token that holds it, () where tokens and text do not fit each other byte by byte.
     """
 
     text: str
     new_tokens: int
     runaway: bool
     confidence: float
+    characters: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
 
 class ConfidenceRecorder(LogitsProcessor):
@@ -83,8 +86,7 @@ def read_batches(
     one whose pictures are all `done` is left out.
     """
     order = sorted(range(len(counts)), key=lambda i: counts[i])
-    progress: Any
-    with track(total=len(order), what=description, unit="line") as progress:
+    with track(order, what=description, unit="line") as progress:
         for start in processes.share(range(0, len(order), params.batch_size)):
             part = order[start : start + params.batch_size]
             if not all(i in done for i in part):
@@ -138,9 +140,23 @@ def _reading(ids: list[int], log_probabilities: list[float], base: BaseModel, li
             "the model gives no numbers (NaN) for a picture: with model.dtype float16 use bfloat16 or float32; else "
             "the vision tokens in data/features are damaged: run `dvc repro --force --single-item encode`"
         )
+    text = base.tokenizer.decode(text_ids, skip_special_tokens=True)
     return Reading(
-        text=base.tokenizer.decode(text_ids, skip_special_tokens=True),
+        text=text,
         new_tokens=len(text_ids),
         runaway=not ended or is_loop(text_ids),
         confidence=round(math.exp(sum(chosen) / len(chosen)), 6),
+        characters=_by_character(text, [base.tokenizer.id_to_token(token) or "" for token in text_ids], chosen),
     )
+
+
+def _by_character(text: str, tokens: list[str], log_probabilities: list[float]) -> tuple[float, ...]:
+    """The probability of each code point's token, the lowest of several.
+
+    A byte-level token's name has one character for each byte of the text.
+    """
+    of_byte = [math.exp(one) for token, one in zip(tokens, log_probabilities, strict=False) for _ in token]
+    ends = list(accumulate(len(character.encode()) for character in text))
+    if len(of_byte) != (ends[-1] if ends else 0):
+        return ()
+    return tuple(round(min(of_byte[start:end]), 4) for start, end in pairwise([0, *ends]))

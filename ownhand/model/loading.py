@@ -46,9 +46,10 @@ BOS, EOS, PAD, IMAGE = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence
 PROBE_SECONDS = 5.0
 SILENCED_LOGGERS = ("transformers.modeling_utils", "transformers.distributed.tensor_parallel")
 KEYS_SHOWN = 5  # of each kind of misfit
+SEEN_SHOWN = 300  # characters of what a library says
 
 if not is_watched():  # bars of transformers and the hub, of loading, saving and fetching
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 class ModelError(Refusal):
@@ -177,9 +178,9 @@ def naming(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, Refusal) or is_out_of_memory(error):
+        if isinstance(error, (Refusal, ValidationError)) or is_out_of_memory(error):
             raise
-        seen = str(error).strip().partition("\n")[0]
+        seen = " ".join(str(error).split())[:SEEN_SHOWN]
         raise ModelError(f"{folder.as_posix()}: {what} ({type(error).__name__}: {seen}); {AGAIN}") from error
 
 
@@ -254,7 +255,8 @@ def read_config(folder: Path) -> PreTrainedConfig:
                 f"of DeepSeek-OCR load from checkpoints in the native layout: {relatives}"
             )
         try:
-            return build_config(official, image)
+            with naming(path, "it describes no model"):
+                return build_config(official, image)
         except ValidationError as error:
             problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
             raise ModelError(

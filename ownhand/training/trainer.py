@@ -206,25 +206,28 @@ class TokenWeightedTrainer(Trainer):
             total, count = total + float(loss), count + float(labels)
         model.train()
         parts = processes.gather((total, count))
-        loss = float(sum(part[0] for part in parts) / sum(part[1] for part in parts))
-        if not math.isfinite(loss):
+        mean = float(sum(part[0] for part in parts) / sum(part[1] for part in parts))
+        if not math.isfinite(mean):
             raise Refusal(
-                f"the loss on {len(dataset)} sequences is {loss} after step {self.state.global_step}: the last step "
+                f"the loss on {len(dataset)} sequences is {mean} after step {self.state.global_step}: the last step "
                 f"was too large, or the numbers do not fit {model.dtype}. {LOSS_REMEDY}"
             )
-        return loss
+        return mean
 
 
 class ProgressLines(TrainerCallback):
     """Tells of a training that nobody watches: a line every so often, and one for each evaluation."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.lines: Lines[Any] = Lines(total=state.max_steps, what="training", unit="step", done=state.global_step)
+        self.lines: Lines[Any] = Lines((), total=state.max_steps, what="training", unit="step", done=state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.lines.update(state.global_step - self.lines.done)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        assert metrics is not None
         cer = f", CER {metrics['eval_cer']:.1%}" if "eval_cer" in metrics else ""
         loss = f"loss on validation {metrics['eval_loss']:.3f}{cer}"
         print(f"training: step {state.global_step:,} of {state.max_steps:,}: {loss}", file=sys.stderr, flush=True)

@@ -35,6 +35,13 @@ class Style(StrEnum):
     JSONL = "jsonl"
 
 
+class Order(StrEnum):
+    """Which line `ownhand correct` shows first."""
+
+    UNCERTAIN = "uncertain"
+    PAGE = "page"
+
+
 app = typer.Typer(
     cls=Commands,
     add_completion=False,
@@ -83,6 +90,20 @@ def check(
     report_readiness(overfit)
 
 
+@app.command(rich_help_panel=BEFORE)
+def correct(
+    review: Annotated[bool, typer.Option("--review", help="Check lines that have a transcription.")] = False,
+    order: Annotated[Order, typer.Option(help="Least certain first, or as on the pages.")] = Order.UNCERTAIN,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+) -> None:
+    """Transcribe lines, or check them, on a page in the browser; what is accepted is ground truth at once."""
+    from ownhand import correct as module
+    from ownhand.params import read_params
+
+    module.correct(read_params(), review=review, order=order.value, port=port, browser=browser)
+
+
 @app.command(rich_help_panel=TRAINED)
 def read(
     pictures: Annotated[list[str], typer.Argument(metavar="PHOTO|FOLDER...", help="Photographs, or folders of them.")],
@@ -97,6 +118,36 @@ def read(
 
     code = read_pictures(pictures, read_params(), None if base else adapter, style.value, out)
     raise typer.Exit(code)
+
+
+@app.command(rich_help_panel=TRAINED)
+def read_served(
+    out: Annotated[Path, typer.Option(help="A JSON Lines file; an interrupted run goes on there.")],
+    pictures: Annotated[
+        list[str] | None, typer.Argument(metavar="PHOTO|FOLDER...", help="Photographs, folders.")
+    ] = None,
+    server: Annotated[str, typer.Option(help="The server, up to and with /v1.")] = "http://localhost:8000/v1",
+    model: Annotated[str, typer.Option(help="The name under which it serves the model.")] = "hand",
+    engine: Annotated[str, typer.Option(help="vllm, sglang, or llama.cpp (for Ollama, too).")] = "vllm",
+    concurrency: Annotated[int, typer.Option(min=1, help="How many pictures it reads at a time.")] = 32,
+    validation: Annotated[bool, typer.Option("--validation", help="Read the validation pictures.")] = False,
+) -> None:
+    """Read many photographs through a server, such as vLLM's: docs/serving.md says how to start one."""
+    from ownhand import serving_client
+    from ownhand.params import read_params
+
+    raise SystemExit(
+        serving_client.read_served(
+            pictures or [],
+            read_params(),
+            url=server,
+            model=model,
+            out=out,
+            engine=engine,
+            concurrency=concurrency,
+            validation=validation,
+        )
+    )
 
 
 @app.command(rich_help_panel=TRAINED)

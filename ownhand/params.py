@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from ownhand.errors import Refusal
 
@@ -94,7 +94,10 @@ class PrepareParams(Group):
         default=None, min_length=1, description="the same for test; what a list names is never trained on"
     )
     same_text_characters: int = Field(
-        default=1, ge=1, le=1_000_000, description="pages that share a text of so many characters stay on one side"
+        default=20,
+        ge=1,
+        le=1_000_000,
+        description="pages that share a text of so many characters stay on one side, unless it recurs",
     )
     max_rejected_share: float = Field(
         default=0.2, ge=0, le=1, description="more rejected samples than this stop the run"
@@ -300,6 +303,12 @@ class RuntimeParams(Group):
         le=100_000,
         description="size of one file of vision tokens: what an interrupted encode loses at most",
     )
+    store_mb: int = Field(
+        default=100_000,
+        ge=0,
+        le=100_000_000,
+        description="vision tokens kept beside data/features, so that new lines cost only themselves; 0: none",
+    )
     checkpoint_steps: int = Field(
         default=25, ge=1, le=1_000_000_000, description="optimizer steps between two checkpoints"
     )
@@ -344,10 +353,16 @@ def read_yaml(path: Path) -> Any:
     try:
         _refuse_bombs(path, text)
         return YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
+    except (MarkedYAMLError, yaml.MarkedYAMLError) as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ParameterError(f"{path}{where} is not valid YAML: {error.problem or error.context}") from None
-    except (YAMLError, ValueError, RecursionError) as error:  # no text, a number of 5,000 digits, a thousand brackets
+    except (
+        YAMLError,
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:
+        # no text, a number of 5,000 digits, a thousand brackets
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ParameterError(f"{path} is not valid YAML: {reason}") from None
 
@@ -374,11 +389,11 @@ def read_yaml_text(path: Path) -> str:
 def _refuse_bombs(path: Path, text: str) -> None:
     """A few lines of aliases (`*name`) can stand for billions of values, and a thousand brackets take minutes."""
     depth = 0
-    for event in YAML(typ="safe", pure=True).parse(text):
-        line = event.start_mark.line + 1
-        if isinstance(event, AliasEvent):
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        if isinstance(event, yaml.AliasEvent):
             raise ParameterError(f"{path}, line {line}: *{event.anchor} is a YAML alias; write the value itself")
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise ParameterError(f"{path}, line {line}: lists or groups within groups, {depth} deep; none is so deep")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens
 from ownhand.model.views import VisionInput, read_view_sizes
 from ownhand.params import read_params
-from ownhand.samples import Sample
-from ownhand.vision.features import FeatureCache, FeatureWriter, compute_vision_tokens, finish_cache
+from ownhand.samples import Sample, write_metadata
+from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"
@@ -79,7 +78,9 @@ def pictures() -> list[Image.Image]:
 def samples() -> list[Sample]:
     """Four training samples on two pages that belong to `pictures`; the last two serve as validation too."""
     return [
-        Sample(f"{i + 1:05d}", f"{i + 1}.jpg", text, f"{i + 1}.jpg", f"p{i // 2}", "", 300, 64, "train", str(i))
+        Sample(
+            f"{i + 1:05d}", f"{i + 1}.jpg", text, f"{i + 1}.jpg", f"p{i // 2}", "", 300, 64, "train", f"{i + 1:064x}"
+        )
         for i, text in enumerate(TEXTS)
     ]
 
@@ -100,11 +101,11 @@ def feature_folder(
     """The vision tokens of `pictures`, as `encode` writes them."""
     folder = tmp_path_factory.mktemp("features")
     model = load_base_model(str(model_folder), dtype=torch.float32)
-    writer = FeatureWriter(tmp_path_factory.mktemp("unfinished"), shard_mb=1)
-    for sample, picture in zip(samples, pictures, strict=True):
-        writer.add(sample.image_id, compute_vision_tokens(model, vision.views(picture)))
-    writer.flush()
-    finish_cache([writer.folder], folder, {})
+    tokens = (
+        (sample.image_id, compute_vision_tokens(model, vision.views(picture)))
+        for sample, picture in zip(samples, pictures, strict=True)
+    )
+    write_features(folder, tokens, {}, shard_mb=1)
     return folder
 
 
@@ -125,8 +126,8 @@ def stage_folder(tmp_path: Path, model_folder: Path, pictures: list[Image.Image]
     for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
         path = f"data/processed/{sample.image_id}.png"
         picture.save(tmp_path / path)
-        rows.append(asdict(replace(sample, image_path=path, split="val" if i == 3 else "train")))
-    (tmp_path / "data/processed/metadata.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+        rows.append(replace(sample, image_path=path, split="val" if i == 3 else "train"))
+    write_metadata(rows, tmp_path / "data/processed")
     return tmp_path
 
 

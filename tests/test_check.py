@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from ownhand.checks.readiness import inspect, report_readiness
 from ownhand.checks.run import inspect_run
 from ownhand.errors import Refusal
 from ownhand.params import read_params
-from ownhand.samples import Sample
+from ownhand.samples import Sample, write_metadata
 from stages import train
 
 ROOT = Path(__file__).parent.parent
@@ -82,8 +81,7 @@ def write_samples(folder: Path, lines: Sequence[tuple[str, str, str]], pictures:
         image_id, page = f"{number:05d}", Path(name).stem
         size = (picture.width, picture.height)
         samples.append(Sample(image_id, path.as_posix(), text, name, page, "", *size, side, str(number)))
-    records = [asdict(sample) for sample in samples]
-    (folder / "data/processed/metadata.json").write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
+    write_metadata(samples, folder / "data/processed")
     (folder / "metrics").mkdir(exist_ok=True)
     (folder / "metrics/rejected.csv").write_text("file,row,reason\n", encoding="utf-8")
 
@@ -165,6 +163,15 @@ def test_everything_wrong_is_listed_at_once_and_the_reports_are_written(
     assert "**NOT READY" in (workspace / readiness.READINESS_MD).read_text(encoding="utf-8")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_what_is_no_file_in_data_raw_is_a_blocker(workspace: Path) -> None:
+    (workspace / "data/raw").mkdir(parents=True)
+    os.mkfifo(workspace / "data/raw/pipe.jpg")
+    findings = inspect_run(read_params())
+    assert problems(findings)["DATA-014"] == "blocker"
+    assert seen(findings, "DATA-014") == "pipe.jpg is a FIFO"
+
+
 def test_broken_parameters_and_a_missing_model_are_findings_too(workspace: Path) -> None:
     write_params(workspace, model={"name_or_path": "models/elsewhere"})
     assert problems(inspect())["MODEL-001"] == "blocker"
@@ -227,7 +234,8 @@ def test_in_dvc_a_blocker_stops_what_follows_and_a_new_warning_re_runs_nothing(w
     after = {"cmd": "python -m stages.after", "deps": needed, "outs": ["after.txt"]}
     pipeline = {"stages": {"check": stages["check"], "after": after}}
     (workspace / "dvc.yaml").write_text(yaml.safe_dump(pipeline), encoding="utf-8")
-    shutil.copytree(ROOT / "stages", workspace / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("ownhand", "stages"):
+        shutil.copytree(ROOT / package, workspace / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", workspace)
     shutil.copy(ROOT / ".dvcignore", workspace)
     (workspace / "stages/after.py").write_text("open('after.txt', 'w').write('done')\n", encoding="utf-8")

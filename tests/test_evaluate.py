@@ -129,7 +129,7 @@ def test_confusions_are_the_adapters(tmp_path: Path) -> None:
 def test_the_tables_hold_what_the_main_file_sums_up(tmp_path: Path) -> None:
     summary = evaluate(write_validation_set(tmp_path), PARAMS)
     tables = {name: rows_of(tmp_path / f"metrics/tables/{name}.csv") for name in TABLES}
-    assert {path.stem for path in (tmp_path / "metrics/tables").iterdir()} == set(TABLES)
+    assert {path.stem for path in (tmp_path / "metrics/tables").glob("*.csv")} == set(TABLES)
     cer = next(row for row in tables["rates"] if (row["reader"], row["rate"]) == ("base", "cer"))
     assert (float(cer["value"]), float(cer["low"])) == (summary["base"]["cer"], summary["base"]["cer_low"])
     assert float(cer["minus_adapter"]) == summary["difference"]["cer"]
@@ -167,10 +167,10 @@ def test_another_reader_stands_beside_base_and_adapter_everywhere(tmp_path: Path
     assert "tesseract-5.3_cer" in rows_of(tmp_path / "metrics/tables/scripts.csv")[0]
 
 
-def run_alone(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_alone(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUTF8": "1"}
     return subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "stages.evaluate", *arguments],
+        [sys.executable, "-X", "importtime", "-m", *(command or ["stages.evaluate"])],
         cwd=root,
         env=environment,
         capture_output=True,
@@ -193,3 +193,16 @@ def test_alone_a_refusal_is_a_message_and_exit_code_1(tmp_path: Path) -> None:
     ended = run_alone(tmp_path)
     assert ended.returncode == 1
     assert "no prediction for: 00002, 00003, 00004, 00005" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_lines_whose_text_was_trained_on_are_marked_in_the_table_and_told_in_the_report(tmp_path: Path) -> None:
+    rows = [*ROWS, ("p3", "train line", "rain", "train line")]
+    evaluate(write_validation_set(tmp_path, rows), PARAMS)
+    assert [row["text_was_trained"] for row in rows_of(tmp_path / "metrics/lines.csv")] == [*["false"] * 4, "true"]
+    report = (tmp_path / "metrics/report/index.html").read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert "1 line of 5 has a text that was trained on, too" in report
+    assert "CER of the lines whose text was not trained on" in report
+    rates = {row["rate"] for row in rows_of(tmp_path / "metrics/tables/rates.csv")}
+    assert "cer_unseen_texts" in rates
+    evaluate(write_validation_set(tmp_path), PARAMS)
+    assert "trained on, too" not in (tmp_path / "metrics/report/index.html").read_text(encoding="utf-8")

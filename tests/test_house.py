@@ -37,10 +37,12 @@ LAYERS = (
         "presets.py",
         "runtime.py",
         "processes.py",
+        "progress.py",
         "images.py",
         "samples.py",
     },
     {"ground_truth"},
+    {"pages"},
     {"model"},
     {"vision"},
     {"dataset"},
@@ -48,7 +50,10 @@ LAYERS = (
     {"training"},
     {"checks"},
     {"report"},
-    {"read.py", "export.py"},
+    {"export_card.py"},
+    {"read.py", "export.py", "serving_client.py"},
+    {"correction"},
+    {"correct.py"},
     {"cli.py"},
     {"__main__.py"},
 )
@@ -62,11 +67,17 @@ SMALL_FILES = {"models/base/config.json", "models/base/processor_config.json", "
 INDIRECT = {
     "dvc": "it runs the stages",
     "pillow-heif": "images.py imports it by its name, where it is installed",
-    "pandas": "the annotation tables are to be read with it",
-    "jiwer": "CER over code points and WER are to be computed with it",
+    "openpyxl": "pandas reads .xlsx with it",
 }
 # Imported, but not listed.
-UNLISTED = {"markupsafe": "a part of jinja2", "fonttools": "for demo/fonts/make_fonts.py alone, which says so"}
+UNLISTED = {
+    "wordfreq": "for demo/pretrain.py alone, which says so",
+    "markupsafe": "a part of jinja2",
+    "gguf": "of llama.cpp, where the engine is installed",
+    "conversion": "of llama.cpp, where the engine is installed",
+    "xllamacpp": "where the engine is installed",
+    "fonttools": "for demo/fonts/make_fonts.py alone, which says so",
+}
 
 
 @cache
@@ -202,7 +213,8 @@ def test_dvc_watches_the_data_that_the_code_names(stage: str) -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     named = {text for text in constants if re.fullmatch(r"(data|metrics|models|demo)(/[\w.-]+)+", text)}
-    assert {path for path in named if not covered(path, known)} == set()
+    unknown = {path for path in named if not covered(path, known)}
+    assert {path for path in unknown if not any(one.startswith(f"{path}/") for one in known)} == set()
     if "ownhand/model/loading.py" in closure(stage):
         assert all(covered(file, known) for file in SMALL_FILES)
         assert stage == "prepare" or "models/base" in known

@@ -24,7 +24,7 @@ from ownhand.params import TrainParams, TranscribeParams, read_params
 from ownhand.runtime import hash_file
 from ownhand.samples import Sample
 from ownhand.training.trainer import CachedSamples
-from ownhand.vision.features import FeatureCache, FeatureWriter, compute_vision_tokens, finish_cache
+from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 
 ROOT = Path(__file__).parent.parent
 
@@ -128,16 +128,17 @@ def test_only_adapter_weights_move_and_base_files_stay(
     assert {path: hash_file(path) for path in model_folder.iterdir()} == files_before
 
 
+@pytest.mark.slow
 def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     pictures: list[Image.Image], samples: list[Sample], tmp_path: Path, train_params: TrainParams
 ) -> None:
     base = open_model(ROOT / "models/base")
     whole = base.load()
-    writer = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
-    for sample, picture in zip(samples, pictures, strict=True):
-        writer.add(sample.image_id, compute_vision_tokens(whole, base.vision.views(picture)))
-    writer.flush()
-    finish_cache([writer.folder], tmp_path / "features", {})
+    seen = (
+        (sample.image_id, compute_vision_tokens(whole, base.vision.views(picture)))
+        for sample, picture in zip(samples, pictures, strict=True)
+    )
+    write_features(tmp_path / "features", seen, {}, shard_mb=1)
     cache = FeatureCache(tmp_path / "features")
     dataset = CachedSamples(samples, cache, base, 2048, with_copies=True)
     collator = CachedVisionCollator(base.special)
@@ -148,7 +149,7 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     model = add_adapter(base.load(vision=False), lora_config(train_params, "models/base", None))
     assert fit(model, batch, steps=60, rate=5e-3) < 0.05
     model.eval()
-    tokens = [cache.tokens(row["key"]) for row in dataset.rows]
+    tokens = [cache.tokens(example.key) for example in dataset.examples]
     settings = TranscribeParams(max_new_tokens=40, no_repeat_ngram_size=35, batch_size=3)
     readings = transcribe(model, tokens, base, settings, "test")
     assert jiwer.cer(TEXTS, [reading.text for reading in readings]) == 0

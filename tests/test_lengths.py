@@ -35,13 +35,14 @@ def test_the_longest_sequence_is_that_of_the_training_set(
     ]
     trained = CachedSamples(samples, cache, limit.base, 512, with_copies=False)
     lengths = measure_lengths(sized, limit)
-    longest = max(trained.rows, key=lambda row: len(row["input_ids"]))
+    rows = [trained[i] for i in range(len(trained))]
+    longest = max(rows, key=lambda row: len(row["input_ids"]))
     assert lengths.longest == len(longest["input_ids"])
     assert lengths.sample.image_id == longest["image_id"]
     assert lengths.vision == longest["input_ids"].count(special.image)
     assert lengths.labels == sum(label >= 0 for label in longest["labels"])
-    assert lengths.answer == max(sum(label >= 0 for label in row["labels"]) for row in trained.rows)
-    assert lengths.prompt == max(sum(label < 0 for label in row["labels"]) for row in trained.rows)
+    assert lengths.answer == max(sum(label >= 0 for label in row["labels"]) for row in rows)
+    assert lengths.prompt == max(sum(label < 0 for label in row["labels"]) for row in rows)
     assert lengths.training(0) == trained.lengths()
     assert sorted(lengths.training(2)) == sorted(3 * trained.lengths())
 

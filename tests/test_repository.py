@@ -106,6 +106,7 @@ def test_the_readme_and_the_ci_run_the_same_tests() -> None:
     assert line in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]])
 def test_lint_format_and_types_are_clean(command: list[str]) -> None:
     result = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -25,7 +25,7 @@ from ownhand.model.sequence import CachedVisionCollator
 from ownhand.params import Params
 from ownhand.samples import Sample
 from ownhand.training.trainer import CachedSamples, TokenWeightedTrainer
-from ownhand.vision.features import FeatureCache, FeatureWriter, compute_vision_tokens, finish_cache
+from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 from ownhand.vision.pictures import PictureCollator, Pictures
 
 LINES = 4
@@ -135,11 +135,9 @@ def _encode(
     folder: Path,
 ) -> FeatureCache:
     model = base.load(device, decoder=False)
-    writer = FeatureWriter(folder / "shards", params.runtime.shard_mb)
-    for sample in samples:
-        writer.add(sample.image_id, compute_vision_tokens(model, pictures.views(sample.image_id)))
-    writer.flush()
-    finish_cache([writer.folder], folder / "features", {})
+    keys = (sample.image_id for sample in samples)
+    tokens = ((key, compute_vision_tokens(model, pictures.views(key))) for key in keys)
+    write_features(folder / "features", tokens, {}, params.runtime.shard_mb)
     return FeatureCache(folder / "features")
 
 

@@ -179,9 +179,9 @@ def test_a_bad_file_is_named_the_rest_is_read_and_the_exit_code_says_so(demo: Pa
 
 def test_a_broken_parameter_stops_before_anything_runs(demo: Path) -> None:
     original = (demo / "params.yaml").read_text(encoding="utf-8")
-    edit_params(demo, train={"learning_rate": "1e-4", "lora_rank": 4})
+    edit_params(demo, train={"learning_rate": "0.5", "lora_rank": 4})
     output = " ".join(run(demo, "dvc", "repro", code=255).split())
-    assert "train.lora_rank: unknown key" in output and "write the number with a dot" in output
+    assert "train.lora_rank: unknown key" in output and "write the number without quotes" in output
     (demo / "params.yaml").write_text(original, encoding="utf-8")
 
 

@@ -2,7 +2,7 @@
 
     python -m ownhand.export
 
-Reads   the base model, models/adapter/, metrics/evaluation.json; parameters `model`, `encode`, `train`.
+Reads   the base model, models/adapter/, metrics/tables/summary.json; parameters `model`, `encode`, `train`.
 Writes  models/merged/: base and adapter in one checkpoint of the official layout, as readers of DeepSeek-OCR expect it;
         models/adapter-official/: the adapter under official tensor names, as serving engines expect it. Each with a
         README that gives the measured error rates and the engines' commands.
@@ -42,7 +42,7 @@ from ownhand.params import Params, TrainParams, read_params
 from ownhand.runtime import DTYPES, alone_in
 
 ADAPTER = Path("models/adapter")
-EVALUATION = Path("metrics/evaluation.json")
+EVALUATION = Path("metrics/tables/summary.json")
 MERGED = Path("models/merged")
 OFFICIAL_ADAPTER = Path("models/adapter-official")
 

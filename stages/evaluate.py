@@ -3,10 +3,11 @@
 Reads data/processed (the lists and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
 data/others/*.jsonl (what other readers read, see the README there), params.yaml and, where they exist,
 metrics/rejected.csv, metrics/train.json, metrics/curves/*.csv and data/features/contact_sheet.
-Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's),
-metrics/tables/*.csv (every rate with its interval; CER by page, hand, length and script; calibration; review),
-metrics/report/index.html and metrics/gallery/*.svg. The same inputs give the same bytes: there is no time in them.
-With `evaluate.folds` data/cross_validation, too, for more in evaluation.json, metrics/tables/folds.csv, and the report.
+Writes metrics/evaluation.json (the dozen numbers that people compare), metrics/lines.csv (a row per validation line),
+metrics/confusions.csv (the adapter's), metrics/tables/: summary.json (all numbers) and *.csv (every rate with its
+interval; CER by page, hand, length and script; calibration; review), metrics/report/index.html and
+metrics/gallery/*.svg. The same inputs give the same bytes: there is no time in them.
+With `evaluate.folds` data/cross_validation, too, for more in summary.json, metrics/tables/folds.csv, and the report.
 Refuses prediction files that lack, repeat or add a line. Needs no GPU and no model; takes seconds.
 
 Alone: python -m stages.evaluate
@@ -36,7 +37,7 @@ from ownhand.evaluation.readings import (
     read_lines,
     readers_of,
 )
-from ownhand.evaluation.summary import Rate, compare_rates, summarise
+from ownhand.evaluation.summary import Rate, compare_rates, headline, summarise
 from ownhand.evaluation.tables import by_hand, by_length, by_leniency, by_page, by_script, confusion_cells
 from ownhand.files import write_json, write_table
 from ownhand.params import EvaluateParams, read_params
@@ -111,7 +112,7 @@ def write_confusions(path: Path, confusions: Iterable[tuple[str, str, int]]) -> 
 def write_tables(
     folder: Path, lines: Sequence[Line], rates: Sequence[Rate], crossed: CrossValidation | None = None
 ) -> None:
-    """The tables that evaluation.json is too flat for, one CSV file each; see README, "The numbers"."""
+    """What evaluation.json is too short for, one CSV file each; docs/numbers.md explains them."""
     texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
     _write_rows(folder / "rates.csv", [_rate_row(rate) for rate in rates])
     _write_rows(folder / "leniency.csv", by_leniency(lines))
@@ -149,7 +150,7 @@ def _write_rows(path: Path, rows: Sequence[dict[str, Any]], columns_if_empty: Se
 
 
 def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
-    """Read everything below `root`, write the outputs there and return the content of evaluation.json.
+    """Read everything below `root`, write the outputs there and return the content of tables/summary.json.
 
     Raises Refusal for predictions or pictures that do not fit, FileNotFoundError for a missing metadata.json.
     """
@@ -162,7 +163,8 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
     summary: dict[str, Any] = _rounded(numbers)
     texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
     metrics = root / METRICS
-    write_json(metrics / "evaluation.json", summary)
+    write_json(metrics / "evaluation.json", headline(summary))
+    write_json(metrics / "tables/summary.json", summary)
     write_lines(metrics / "lines.csv", lines)
     write_confusions(metrics / "confusions.csv", count_confusions(texts))
     write_tables(metrics / "tables", lines, rates, crossed)

@@ -312,5 +312,5 @@ def test_a_damaged_evaluation_is_named(
 ) -> None:
     prepare_export(tmp_path, model_folder, monkeypatch)
     export.EVALUATION.write_text(content, encoding="utf-8")
-    with pytest.raises(Refusal, match=r"evaluation\.json is damaged"):
+    with pytest.raises(Refusal, match=r"summary\.json is damaged"):
         export.main()

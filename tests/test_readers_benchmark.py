@@ -27,7 +27,7 @@ from benchmarks.readers.peers import (
 )
 from benchmarks.readers.table import BEGIN, END, Peer, replace_table
 from ownhand.errors import Refusal, run_stage
-from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.samples import PROCESSED, Sample, read_metadata
 
 WORDS = ("мама мыла раму", "добрый день", "снег до обеда", "чай с мятой", "два окна", "без пяти три", "где ключ")
 ROWS = [(f"p{number}", text, text[2:], text[1:]) for number, text in enumerate(WORDS)]  # the adapter misses a letter
@@ -39,7 +39,7 @@ def line(number: int, text: str = "строка") -> Sample:
 
 
 def validation(root: Path) -> list[Sample]:
-    return [sample for sample in read_metadata(root / METADATA) if sample.split == "val"]
+    return [sample for sample in read_metadata(root / PROCESSED) if sample.split == "val"]
 
 
 def peer(root: Path, name: str, texts: Sequence[str], training: Training | None = None) -> Peer:
@@ -142,13 +142,16 @@ def test_training_goes_on_from_its_newest_checkpoint_and_is_done_once(tmp_path: 
     with pytest.raises(Refusal, match=r"kraken ended with 1: no space .*kraken\.log"):
         kraken.train(tmp_path, lines)
     assert "--resume" not in kraken.commands[0] and kraken.commands[0][-1] == "--augment"
+    kraken.program = "print('stage 0/9')"
+    with pytest.raises(Refusal, match="ended before it was trained; run the same command again"):
+        kraken.train(tmp_path, lines)
     kraken.program = "import sys; print('stage 1/9'); open('model/best_0.5.safetensors', 'w').close(); print(sys.argv)"
     took = kraken.train(tmp_path, lines)
     log = (tmp_path / "kraken/kraken.log").read_text(encoding="utf-8")
     assert f"'--resume', '{tmp_path / 'kraken/model/checkpoint_00.ckpt'}'".replace("\\", "\\\\") in log
     assert (took.lines, took.stopping_lines) == (1, 1)
     assert kraken.train(tmp_path, lines) == took
-    assert len(kraken.commands) == 2
+    assert len(kraken.commands) == 3
     assert [path.name for path in (tmp_path / "kraken/model").iterdir()] == ["best_0.5.safetensors"]
     learned = (tmp_path / "kraken/learned.lst").read_text(encoding="utf-8").split()
     assert [Path(path).with_suffix(".gt.txt").read_text(encoding="utf-8") for path in learned] == ["строка"]

@@ -27,7 +27,7 @@ from ownhand.samples import Sample
 
 KRAKEN = "7.1.1"
 STOP_EVERY = 10  # every tenth training line decides when kraken stops, and trains nothing
-LAG = 20  # epochs without a better one before it stops; its own default, 10, can end within the first plateau
+LAG = 40  # epochs without a better one before it stops; its own default, 10, can end before it reads anything
 SEED = 1
 SECONDS_BETWEEN_RECORDS = 5
 EPOCH = re.compile(r"stage (\d+)/")
@@ -195,7 +195,9 @@ class Kraken:
                     process.wait(SECONDS_BETWEEN_RECORDS)
                 except subprocess.TimeoutExpired:
                     continue
-        if process.returncode or self._model() is None:
+        if not process.returncode and self._model() is None:  # kraken says so of a run that was ended from outside
+            raise Refusal("kraken was ended before it was trained; run the same command again to go on")
+        if process.returncode:
             raise Refusal(
                 f"kraken ended with {process.returncode}: {_last_line(self._log.read_text('utf-8', 'replace'))} "
                 f"(all of it in {self._log.as_posix()}; to begin anew, remove {self.folder.as_posix()})"

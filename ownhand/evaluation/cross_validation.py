@@ -119,7 +119,7 @@ def _mark_trained(lines: Sequence[Line], records: Sequence[Fold]) -> list[Line]:
 
 
 def summarise_cross_validation(found: CrossValidation | None) -> dict[str, Any]:
-    """For evaluation.json: rates over all lines with their intervals over pages, their difference, and each fold's.
+    """For summary.json: rates over all lines with their intervals over pages, their difference, and each fold's.
 
     All of it under one key, `cross_validation`; nothing without cross-validation.
     """

@@ -27,7 +27,7 @@ from benchmarks.readers.peers import (
 )
 from benchmarks.readers.table import BEGIN, END, Peer, replace_table
 from ownhand.errors import Refusal, run_stage
-from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.samples import PROCESSED, Sample, read_metadata
 
 WORDS = ("мама мыла раму", "добрый день", "снег до обеда", "чай с мятой", "два окна", "без пяти три", "где ключ")
 ROWS = [(f"p{number}", text, text[2:], text[1:]) for number, text in enumerate(WORDS)]  # the adapter misses a letter
@@ -39,7 +39,7 @@ def line(number: int, text: str = "строка") -> Sample:
 
 
 def validation(root: Path) -> list[Sample]:
-    return [sample for sample in read_metadata(root / METADATA) if sample.split == "val"]
+    return [sample for sample in read_metadata(root / PROCESSED) if sample.split == "val"]
 
 
 def peer(root: Path, name: str, texts: Sequence[str], training: Training | None = None) -> Peer:

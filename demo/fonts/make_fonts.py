@@ -65,7 +65,7 @@ def read_original(packages: Path, family: str, weight: int, italic: bool, instan
         path = folder / "files" / f"{family}-{script}-{style}.woff2"
         if path.exists():
             font: Any = TTFont(path)
-            font.flavor = None
+            font.flavor, modified = None, font["head"].modified
             held = {chr(code) for code in font.getBestCmap()}
             subset(font, "".join(c for c in left if c in held), ["kern"] if instance else JOINING)
             if instance:
@@ -78,7 +78,9 @@ def read_original(packages: Path, family: str, weight: int, italic: bool, instan
         raise SystemExit(
             f"{packages}: neither @expo-google-fonts/{family} nor {folder.parent.name}/{family} has {style}"
         )
-    return (Merger().merge(parts) if len(parts) > 1 else TTFont(parts[0])), folder
+    font = Merger().merge(parts) if len(parts) > 1 else TTFont(parts[0])
+    font["head"].created = font["head"].modified = modified  # not today
+    return font, folder
 
 
 def narrow_full_width_letters(font: Any) -> None:
@@ -112,7 +114,7 @@ def make(packages: Path, name: str) -> str:
         raise SystemExit(f"{name}: a Reserved Font Name is declared")
     subset(font, CHARACTERS, JOINING)
     narrow_full_width_letters(font)
-    font.flavor = "woff2"
+    font.flavor, font.recalcTimestamp = "woff2", False  # the same bytes each time
     font.save(FONTS / name)
     if drawn(name, font) is None:  # FreeType fails on the last glyph of some fonts with transformed outlines
         font.flavorData = WOFF2FlavorData(transformedTables=[])

@@ -1,45 +1,39 @@
 """Read: new photographs become text.
 
-    python -m ownhand.read PHOTO... | FOLDER  [--base] [--format text|json|jsonl] [--adapter FOLDER]
+    ownhand read PHOTO... | FOLDER  [--base] [--format text|json|jsonl] [--adapter FOLDER] [--out FILE]
 
-Reads   the given pictures, the base model, models/adapter/; parameters `model`, `prepare` (limits, cleaning),
-        `encode`, `transcribe`.
-Writes  to standard output: the text of each picture, or JSON with a confidence between 0 and 1.
+Reads   the given pictures, the base model, models/adapter/; parameters `model`, `prepare` (limits), `encode`,
+        `transcribe`.
+Writes  to standard output or FILE, as it reads: the text of each picture, or JSON with a confidence between 0 and 1.
 Refuses pictures that cannot be read: each is named on standard error, the rest is read, the exit code is then 1.
 
-The same cleaning, pixels, prompt and decoding as in `prepare`, `encode` and `transcribe`: a validation photograph reads
-as in the prediction file.
+The same pixels, prompt and decoding as in `encode` and `transcribe`: a validation photograph reads as in the prediction
+file. One batch of pictures is in memory at a time. With --out (JSON Lines) a run that was interrupted goes on: pictures
+that FILE names already are not read again.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from PIL import Image
 
-from ownhand.dataset.cleaning import Cleaning, clean
-from ownhand.errors import Refusal, run_stage
-from ownhand.images import (
-    ImageLimits,
-    UnreadableImage,
-    find_files,
-    has_image_suffix,
-    open_image,
-)
+from ownhand.errors import Refusal
+from ownhand.files import AppendedLines
+from ownhand.images import ImageLimits, UnreadableImage, find_files, has_image_suffix, open_image
 from ownhand.model.adapter import load_adapter
+from ownhand.model.base import BaseModel
 from ownhand.model.decoding import Reading, transcribe
-from ownhand.model.families import read_family
-from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
-from ownhand.model.views import read_view_sizes
-from ownhand.params import Params, read_params
-from ownhand.runtime import DTYPES, set_up
-from ownhand.vision.features import VisionInput, compute_vision_tokens
+from ownhand.params import Params
+from ownhand.progress import track
+from ownhand.runtime import set_up
+from ownhand.vision.features import compute_vision_tokens
 
 
 @dataclass(frozen=True)
@@ -50,100 +44,128 @@ class Outcome:
     reading: Reading | None
     problem: str = ""
 
+    @property
+    def name(self) -> str:
+        """The path for people and files: POSIX form, bytes that are no UTF-8 escaped."""
+        return self.path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m ownhand.read", description="Photographs of handwriting become text."
-    )
-    parser.add_argument("pictures", nargs="+", type=Path, metavar="PHOTO|FOLDER")
-    parser.add_argument("--base", action="store_true", help="the base model alone, without the adapter")
-    parser.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
-    parser.add_argument("--format", choices=("text", "json", "jsonl"), default="text", help="default: %(default)s")
-    arguments = parser.parse_args()
-    paths = list(expand(arguments.pictures))
-    outcomes = read(paths, read_params(), None if arguments.base else arguments.adapter)
-    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr] # a Windows console may have another default
-    show(outcomes, arguments.format)
-    failed = [outcome for outcome in outcomes if outcome.reading is None]
-    for outcome in failed:
-        print(f"{outcome.path}: {outcome.problem}", file=sys.stderr)
-    print(
-        f"read: {len(outcomes) - len(failed)} of {len(outcomes)} pictures read, {len(failed)} refused", file=sys.stderr
-    )
-    if failed:
-        raise SystemExit(1)
-
-
-def expand(paths: Iterable[Path]) -> Iterable[Path]:
-    """The given files, and every file below the given folders that is named like a picture, in order of name."""
-    for path in paths:
-        if path.is_dir():
-            yield from (file for name, file in find_files(path).files if has_image_suffix(name))
-        else:
-            yield path
-
-
-def read(paths: list[Path], params: Params, adapter: Path | None) -> list[Outcome]:
-    """Outcomes in the order of `paths`; `adapter` None reads with the base model alone. Refusal without any file."""
-    if not paths:
-        raise Refusal("no picture given, and none in the given folder")
-    if not any(path.exists() for path in paths):  # said before a model is loaded, which takes its time
-        raise Refusal(f"there is no such file: {', '.join(path.as_posix() for path in paths)}")
-    device = set_up(params.runtime)
-    folder = find_model(params.model.name_or_path, params.model.revision)
-    model: Any = load_base_model(
-        params.model.name_or_path,
-        params.model.revision,
-        dtype=DTYPES[params.model.dtype],
-        device=device,
-        attn_implementation=params.model.attn_implementation,
-    )
-    if adapter is not None:  # before the pictures are seen: an adapter may change the vision tower too
-        model = load_adapter(model, adapter)
-    vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-    limits, cleaning = ImageLimits.of(params.prepare), Cleaning.of(params.prepare)
-    vision_tokens, problems = {}, {}
-    for path in tqdm(paths, desc="pictures", unit="picture", disable=None):
-        try:
-            image = clean(open_image(path, limits), cleaning, limits.max_side_px).image
-            vision_tokens[path] = compute_vision_tokens(model, vision.views(image))
-        except UnreadableImage as error:
-            problems[path] = error.reason
-        except OSError as error:
-            problems[path] = error.strerror or str(error)
-    tokenizer = read_tokenizer(folder)
-    special = special_tokens(tokenizer, read_family(folder).prompt)
-    readings = dict(
-        zip(
-            vision_tokens,
-            transcribe(model, list(vision_tokens.values()), tokenizer, special, params.transcribe, "reading"),
-            strict=True,
-        )
-    )
-    return [Outcome(path, readings.get(path), problems.get(path, "")) for path in paths]
-
-
-def show(outcomes: list[Outcome], style: str) -> None:
-    """Print the readings: plain text under each file's name, or JSON objects with path, text, confidence, runaway."""
-    records = [
-        {
-            "path": outcome.path.as_posix(),
-            "text": outcome.reading.text,
-            "confidence": outcome.reading.confidence,
-            "runaway": outcome.reading.runaway,
+    def record(self) -> dict[str, Any]:
+        """What JSON formats hold of a picture that was read."""
+        assert self.reading is not None
+        reading = self.reading
+        return {
+            "path": self.name,
+            "text": reading.text,
+            "confidence": reading.confidence,
+            "runaway": reading.runaway,
         }
-        for outcome in outcomes
-        if outcome.reading is not None
-    ]
-    if style == "json":
-        print(json.dumps(records, ensure_ascii=False, indent=2))
-    elif style == "jsonl":
-        for record in records:
+
+
+class Reader:
+    """A loaded model that turns pictures into text, a batch at a time."""
+
+    def __init__(self, params: Params, adapter: Path | None) -> None:
+        """Load the base model, with the adapter of that folder unless it is None. Refusal when they do not fit."""
+        device = set_up(params.runtime)
+        self.params, self.base = params, BaseModel.open(params)
+        self.model: Any = self.base.load(device)
+        if adapter is not None:  # before pictures are seen: an adapter may change the vision tower too
+            self.model = load_adapter(self.model, adapter)
+
+    def read(self, images: Sequence[Image.Image]) -> list[Reading]:
+        """One reading per upright RGB picture, in order."""
+        tokens = [compute_vision_tokens(self.model, self.base.vision.views(image)) for image in images]
+        return transcribe(self.model, tokens, self.base, self.params.transcribe, None)
+
+    def read_paths(self, paths: Iterable[Path]) -> Iterator[Outcome]:
+        """The outcome of each file, in order, as soon as its batch is read."""
+        limits = ImageLimits.of(self.params.prepare)
+        remaining = iter(paths)
+        while batch := list(islice(remaining, self.params.transcribe.batch_size)):
+            images: dict[Path, Image.Image] = {}
+            problems: dict[Path, str] = {}
+            for path in batch:
+                try:
+                    images[path] = open_image(path, limits)
+                except UnreadableImage as error:
+                    problems[path] = error.reason
+                except OSError as error:
+                    problems[path] = error.strerror or str(error)
+            readings = dict(zip(images, self.read(list(images.values())), strict=True)) if images else {}
+            for path in batch:
+                yield Outcome(path, readings.get(path), problems.get(path, ""))
+
+
+def read(
+    pictures: Sequence[str], params: Params, adapter: Path | None, style: str = "text", out: Path | None = None
+) -> int:
+    """Read files and folders and write what was read as it comes; returns the exit code: 1 when any was refused.
+
+    `adapter` None reads with the base model alone; style: text, json or jsonl; `out`: a JSON Lines file instead of
+    standard output. Refusal when there is nothing to read.
+    """
+    paths, unreadable = expand(pictures)
+    if not paths and not unreadable:
+        raise Refusal("no picture given, and none in the given folder")
+    if not any(path.exists() for path in paths) and not unreadable:  # said before a model is loaded
+        raise Refusal(f"there is no such file: {', '.join(path.as_posix() for path in paths)}")
+    with AppendedLines(out) if out else _Printed(style, single=len(paths) == 1) as lines:
+        known = {record["path"] for record in lines.kept}
+        left = [path for path in paths if Outcome(path, None).name not in known]
+        if len(left) < len(paths):
+            print(f"read: {len(paths) - len(left)} pictures are in {out} already", file=sys.stderr)
+        outcomes = Reader(params, adapter).read_paths(left) if left else iter(())
+        failed = 0
+        for outcome in chain(unreadable, track(outcomes, total=len(left), what="reading", unit="picture")):
+            if outcome.reading is None:
+                failed += 1
+                print(f"{outcome.name}: {outcome.problem}", file=sys.stderr)
+            else:
+                lines.append(outcome.record())
+    print(f"read: {len(left) + len(unreadable) - failed} pictures read, {failed} refused", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def expand(pictures: Iterable[str]) -> tuple[list[Path], list[Outcome]]:
+    """(the given files, and every file below the given folders that is named like a picture, in order of name;
+    outcomes of the folders that cannot be read). Refusal for an empty name and for standard input."""
+    paths: list[Path] = []
+    unreadable: list[Outcome] = []
+    for picture in pictures:
+        if not picture or picture == "-":
+            seen = "an empty name" if not picture else "standard input"
+            raise Refusal(f"{seen} cannot be read; name photographs or folders, or . for this folder")
+        path = Path(picture)
+        if path.is_dir():
+            found = find_files(path)
+            paths += [file for name, file in found.files if has_image_suffix(name)]
+            unreadable += [Outcome(path / name, None, reason) for name, reason in found.unreadable.items()]
+        else:
+            paths.append(path)
+    return paths, unreadable
+
+
+class _Printed:
+    """Standard output in the place of a file: text under each file's name, JSON lines, or one JSON array."""
+
+    kept: tuple[dict[str, Any], ...] = ()
+
+    def __init__(self, style: str, single: bool) -> None:
+        self.style, self.single, self.first = style, single, True
+
+    def append(self, record: dict[str, Any]) -> None:
+        if self.style == "json":
+            print("[" if self.first else ",", json.dumps(record, ensure_ascii=False, indent=2), sep="\n", end="")
+        elif self.style == "jsonl":
             print(json.dumps(record, ensure_ascii=False))
-    else:
-        for record in records:
-            print(record["text"] if len(outcomes) == 1 else f"{record['path']}\n{record['text']}\n")
+        else:
+            print(record["text"] if self.single else f"{record['path']}\n{record['text']}\n")
+        self.first = False
+        sys.stdout.flush()
 
+    def __enter__(self) -> _Printed:
+        return self
 
-if __name__ == "__main__":
-    run_stage(main)
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self.style == "json" and not isinstance(kind, type):
+            print("[]" if self.first else "\n]")

@@ -97,4 +97,3 @@ def correct(
 
 def _announce(address: str) -> None:
     print(f"correct: {address}\ncorrect: stop with Ctrl+C", flush=True)
-

@@ -5,10 +5,10 @@
 
 The usual way: Hugging Face's Trainer and PEFT, a collator that opens the pictures, the vision tower in every step, the
 logits of all positions, random order. Ours: every picture once through the vision tower, then the Trainer of
-`stages.train`. Each way runs in a process of its own for two epochs, of which the second is timed. Where a card is seen
+`stages.train`. Each way runs in a process of its own for two epochs, of which the second is timed. Where a GPU is seen
 it is used.
 
-Prints samples and tokens per second, peak memory (of the card; without one of the process beyond the imported
+Prints samples and tokens per second, peak memory (of the GPU; without one of the process beyond the imported
 libraries), the share of the measured limit of matrix products, the share of the time that is spent waiting for the next
 batch, and the ratios; `--json` writes the same. Absolute figures belong to the machine and its load.
 """
@@ -278,13 +278,13 @@ def measure(trainer: Trainer, samples: int, tokens: int, params: Params, before_
 
 
 def wait() -> None:
-    """Until the card has done what it was given."""
+    """Until the GPU has done what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def peak_mb() -> float:
-    """The most memory so far: of the card's tensors; without a card of this process (on macOS only what it has now)."""
+    """The most memory so far: of the GPU's tensors; without a GPU of this process (on macOS only what it has now)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     if sys.platform == "linux":  # getrusage would also tell what the process was before it became this program

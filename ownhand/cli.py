@@ -110,15 +110,44 @@ def read(
     base: Annotated[bool, typer.Option("--base", help="Use the base model alone, without the adapter.")] = False,
     adapter: Annotated[Path, typer.Option(help="The adapter to use.")] = ADAPTER,
     style: Annotated[Style, typer.Option("--format", help="Text, or JSON with a confidence.")] = Style.TEXT,
-    out: Annotated[
-        Path | None, typer.Option(help="A JSON Lines file instead; an interrupted run goes on there.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Append JSON Lines to this file; a second run goes on.")] = None,
 ) -> None:
-    """Read new photographs; what is read goes to the standard output as it comes."""
-    from ownhand import read as module
+    """Read new photographs; what was read goes to the standard output as it comes, or to a file."""
+    from ownhand.params import read_params
+    from ownhand.read import read as read_pictures
+
+    code = read_pictures(pictures, read_params(), None if base else adapter, style.value, out)
+    raise typer.Exit(code)
+
+
+@app.command(rich_help_panel=TRAINED)
+def read_served(
+    out: Annotated[Path, typer.Option(help="A JSON Lines file; an interrupted run goes on there.")],
+    pictures: Annotated[
+        list[str] | None, typer.Argument(metavar="PHOTO|FOLDER...", help="Photographs, folders.")
+    ] = None,
+    server: Annotated[str, typer.Option(help="The server, up to and with /v1.")] = "http://localhost:8000/v1",
+    model: Annotated[str, typer.Option(help="The name under which it serves the model.")] = "hand",
+    engine: Annotated[str, typer.Option(help="vllm, sglang, or llama.cpp (for Ollama, too).")] = "vllm",
+    concurrency: Annotated[int, typer.Option(min=1, help="How many pictures it reads at a time.")] = 32,
+    validation: Annotated[bool, typer.Option("--validation", help="Read the validation pictures.")] = False,
+) -> None:
+    """Read many photographs through a server, such as vLLM's: docs/serving.md says how to start one."""
+    from ownhand import serving_client
     from ownhand.params import read_params
 
-    raise SystemExit(module.read(pictures, read_params(), None if base else adapter, style.value, out))
+    raise SystemExit(
+        serving_client.read_served(
+            pictures or [],
+            read_params(),
+            url=server,
+            model=model,
+            out=out,
+            engine=engine,
+            concurrency=concurrency,
+            validation=validation,
+        )
+    )
 
 
 @app.command(rich_help_panel=TRAINED)

@@ -1,38 +1,128 @@
-"""Writing files: whole or not at all.
+"""Writing files and folders: whole or not at all; and reading JSON, which may be damaged.
 
-Every file is written under a temporary name in its own folder, flushed to the disk and then renamed, so that a kill or
-a full disk leaves the previous file intact. Text is UTF-8 with "\\n" line ends on every system.
+Everything is written under a temporary name beside its place, flushed to the disk and then renamed, so that a kill or a
+full disk leaves what was there before intact. Text is UTF-8 with "\\n" line ends on every system.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+from ownhand.errors import Refusal, describe_disk, is_disk_full
+
+# safetensors and torch raise errors of their own; torch's does not even say what the system said.
+WRITE_ERRORS = ("I/O error", "inline_container", "PytorchStreamWriter", "iostream error")
+
+
+class Unwritable(Refusal):
+    """The system refused to write."""
 
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it is flushed and renamed to `path`, else removed.
 
-    Raises OSError, naming the file, when the disk is full or the folder cannot be written.
+    Unwritable, naming the file and its disk, when the disk is full or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent.absolute())
+        try:
+            yield temporary
+            _flush_file(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target`; on a clean exit it is flushed and takes the place of `target`, else it is
+    removed.
+
+    For one process at a time. Killed between its two renames, it leaves the previous folder as `target`.previous.tmp,
+    which the next call puts back. Unwritable as for a file.
+    """
+    unfinished, previous = (target.with_name(f"{target.name}{end}.tmp") for end in ("", ".previous"))
+    with writing(target):
+        if previous.exists() and not target.exists():
+            previous.replace(target)
+        for leftover in (unfinished, previous):
+            shutil.rmtree(leftover, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        try:
+            yield unfinished
+            flush_folder(unfinished)
+            if target.exists():
+                target.replace(previous)
+            unfinished.replace(target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while `path` is written into Unwritable, which names it, and its disk where that is full.
+
+    Covers OSError and the errors that safetensors and torch raise in its place; everything else passes.
+    """
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"{path} could not be written ({error.strerror}); the previous file is intact"
+        yield
+    except Exception as error:
+        if not is_write_error(error):
+            raise
+        remedy = f"; {describe_disk(path)}" if is_disk_full(error, path) else ""
+        seen = (isinstance(error, OSError) and error.strerror) or str(error).partition("\n")[0]
+        raise Unwritable(
+            f"{path.as_posix()} could not be written ({seen}); what was there before is intact{remedy}"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def is_write_error(error: BaseException) -> bool:
+    """Whether the system refused to write, in the words of Python, safetensors or torch."""
+    if isinstance(error, Refusal):  # says so already
+        return False
+    return isinstance(error, OSError) or any(word in str(error) for word in WRITE_ERRORS)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the system put every file below `folder`, and the names of all of them, on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _flush_file(path)
+    if os.name != "nt":  # Windows opens no folder
+        for path in (*(path for path in folder.rglob("*") if path.is_dir()), folder, folder.parent):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def _flush_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+@cache  # once for each folder
+def _sweep(folder: Path) -> None:
+    """Remove temporary files whose process was killed."""
+    for path in folder.glob("*.tmp"):
+        process = re.fullmatch(r".+\.(\d+)\.tmp", path.name)
+        if process and path.is_file() and not psutil.pid_exists(int(process[1])):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -44,6 +134,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON in which non-ASCII letters stay readable; NaN is refused with ValueError."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A CSV file with a header; None is an empty cell, every other value stands as Python writes it."""
+    import pandas  # here, for it takes its time and few stages write tables
+
+    frame = pandas.DataFrame(list(rows), columns=list(columns), dtype=object)
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
 class AppendedLines:
@@ -87,3 +185,13 @@ class AppendedLines:
 
 def _line(value: Any) -> bytes:
     return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """The content of a JSON file in UTF-8. Refusal, with the remedy, when it is damaged or cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Refusal(f"{path.as_posix()} is missing; {remedy}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise Refusal(f"{path.as_posix()} is damaged or cannot be read ({error}); {remedy}") from None

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from ownhand.errors import Refusal
 
@@ -353,10 +353,16 @@ def read_yaml(path: Path) -> Any:
     try:
         _refuse_bombs(path, text)
         return YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
+    except (MarkedYAMLError, yaml.MarkedYAMLError) as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ParameterError(f"{path}{where} is not valid YAML: {error.problem or error.context}") from None
-    except (YAMLError, ValueError, RecursionError) as error:  # no text, a number of 5,000 digits, a thousand brackets
+    except (
+        YAMLError,
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:
+        # no text, a number of 5,000 digits, a thousand brackets
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ParameterError(f"{path} is not valid YAML: {reason}") from None
 
@@ -383,11 +389,11 @@ def read_yaml_text(path: Path) -> str:
 def _refuse_bombs(path: Path, text: str) -> None:
     """A few lines of aliases (`*name`) can stand for billions of values, and a thousand brackets take minutes."""
     depth = 0
-    for event in YAML(typ="safe", pure=True).parse(text):
-        line = event.start_mark.line + 1
-        if isinstance(event, AliasEvent):
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        if isinstance(event, yaml.AliasEvent):
             raise ParameterError(f"{path}, line {line}: *{event.anchor} is a YAML alias; write the value itself")
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise ParameterError(f"{path}, line {line}: lists or groups within groups, {depth} deep; none is so deep")
 

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from ownhand.errors import Refusal
 from ownhand.files import AppendedLines
@@ -32,6 +31,7 @@ from ownhand.model.adapter import load_adapter
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import Reading, transcribe
 from ownhand.params import Params
+from ownhand.progress import track
 from ownhand.runtime import set_up
 from ownhand.vision.features import compute_vision_tokens
 
@@ -116,7 +116,7 @@ def read(
             print(f"read: {len(paths) - len(left)} pictures are in {out} already", file=sys.stderr)
         outcomes = Reader(params, adapter).read_paths(left) if left else iter(())
         failed = 0
-        for outcome in chain(unreadable, tqdm(outcomes, total=len(left), desc="reading", unit="picture", disable=None)):
+        for outcome in chain(unreadable, track(outcomes, total=len(left), what="reading", unit="picture")):
             if outcome.reading is None:
                 failed += 1
                 print(f"{outcome.name}: {outcome.problem}", file=sys.stderr)

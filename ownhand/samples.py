@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ownhand.errors import Refusal
-from ownhand.files import write_json
+from ownhand.files import read_json, write_json
 
 PROCESSED = Path("data/processed")
 SIDES = ("train", "val")  # those that stages read; test samples are kept apart
@@ -49,10 +48,11 @@ def read_metadata(processed: Path = PROCESSED, sides: Sequence[str] = SIDES) -> 
     for path in (metadata_file(side, processed) for side in sides):
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: run `dvc repro prepare`")
+        remedy = "run `dvc repro --force --single-item prepare`"
         try:
-            samples += [Sample(**record) for record in json.loads(path.read_text(encoding="utf-8"))]
-        except (ValueError, TypeError) as error:
-            raise Refusal(f"{path} is damaged ({error}); run `dvc repro --force prepare`") from None
+            samples += [Sample(**record) for record in read_json(path, remedy)]
+        except TypeError as error:
+            raise Refusal(f"{path.as_posix()} does not hold samples ({error}); {remedy}") from None
     return sorted(samples, key=lambda sample: sample.image_id)
 
 

@@ -9,7 +9,7 @@ Refuses a device that is not there, samples that do not fit `max_tokens` or `bat
         training set, a loss that is not a number.
 Alone   python -m stages.train
 
-Interrupted, it goes on from its last complete checkpoint and ends with the weights of an uninterrupted run. The
+Interrupted, it goes on from its last whole checkpoint and ends with the weights of an uninterrupted run. The
 checkpoints lie in .checkpoints/train/, keyed by everything that decides the result, and are removed on success.
 """
 
@@ -23,7 +23,7 @@ from transformers import set_seed
 
 from ownhand import processes
 from ownhand.errors import run_stage
-from ownhand.files import write_json, write_text
+from ownhand.files import write_folder, write_json, write_text
 from ownhand.model.adapter import save_adapter
 from ownhand.model.base import BaseModel
 from ownhand.params import Params, read_params
@@ -93,12 +93,9 @@ def unfinished_folder(params: Params) -> Path:
 def save(trainer: TokenWeightedTrainer, metrics: dict[str, Any], params: Params) -> None:
     """Adapter, model card, metrics and curves; then the checkpoints may go."""
     model: Any = trainer.model
-    unfinished = ADAPTER.with_name(f"{ADAPTER.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    save_adapter(model, unfinished, params.model.name_or_path)
-    write_text(unfinished / "README.md", model_card(metrics, params))
-    shutil.rmtree(ADAPTER, ignore_errors=True)
-    unfinished.replace(ADAPTER)  # so that half an adapter never has this name
+    with write_folder(ADAPTER) as unfinished:
+        save_adapter(model, unfinished, params.model.name_or_path)
+        write_text(unfinished / "README.md", model_card(metrics, params))
     write_json(METRICS, metrics)
     write_curves(CURVES, trainer.state.log_history)
     shutil.rmtree(str(trainer.args.output_dir), ignore_errors=True)

@@ -14,6 +14,7 @@ from ownhand import files
 from ownhand.correction.queue import SET_ASIDE, Line, Lines
 from ownhand.correction.store import ChangedElsewhere, Store
 from ownhand.errors import Refusal
+from ownhand.files import Unwritable
 
 TABLE = '\ufefffilename;text;page;note\r\na.jpg;"Ёж";p1;да\r\nb.jpg;;p1;\r\n'
 PAGE = """<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15">
@@ -247,7 +248,7 @@ def test_a_full_disk_changes_nothing_and_says_so(raw: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "replace", fail)
-    with pytest.raises(OSError, match=r"annotations\.csv could not be written"):
+    with pytest.raises(Unwritable, match=r"annotations\.csv could not be written"):
         accept(store, "a.jpg", "первая")
     monkeypatch.undo()
     assert table.read_text(encoding="utf-8") == "filename,text\na.jpg,\n"

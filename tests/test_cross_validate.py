@@ -18,9 +18,11 @@ from conftest import ROOT, edit_params
 from ownhand.errors import Refusal
 from ownhand.runtime import hash_file
 from ownhand.samples import Sample, read_metadata, write_metadata
-from ownhand.training import run
-from ownhand.training.trainer import MarkCompleteCheckpoints
+from ownhand.training import cross_validation as run
+from ownhand.training.checkpoints import SealCheckpoints
 from stages import cross_validate, encode, train, transcribe
+
+pytestmark = pytest.mark.slow
 
 OUTPUTS = ("base.jsonl", "adapter.jsonl", "folds.json")
 
@@ -123,7 +125,7 @@ def test_interrupted_anywhere_it_goes_on_and_gives_the_same_bytes(
     cross_validate.main()
     expected = written()
     shutil.rmtree(cross_validate.OUTPUT)
-    saved, kept, trained = MarkCompleteCheckpoints.on_save, run.keep, []
+    saved, kept, trained = SealCheckpoints.on_save, run.keep, []
 
     def after_a_checkpoint_of_the_second_fold(self: Any, args: Any, *rest: Any, **more: Any) -> None:
         saved(self, args, *rest, **more)
@@ -139,7 +141,7 @@ def test_interrupted_anywhere_it_goes_on_and_gives_the_same_bytes(
         with pytest.raises(Interrupted):
             cross_validate.main()
     with monkeypatch.context() as patch:
-        patch.setattr(MarkCompleteCheckpoints, "on_save", after_a_checkpoint_of_the_second_fold)
+        patch.setattr(SealCheckpoints, "on_save", after_a_checkpoint_of_the_second_fold)
         patch.setattr(run, "encode_views", None)  # the copies are there already
         with pytest.raises(Interrupted):
             cross_validate.main()

@@ -24,8 +24,9 @@ from transformers import set_seed
 from ownhand.errors import Refusal
 from ownhand.params import Params, read_params
 from ownhand.samples import Sample, read_metadata, write_metadata
+from ownhand.training.checkpoints import MARKER
 from ownhand.training.run import Datasets, create_keep_best, prepare_datasets
-from ownhand.training.trainer import COMPLETE, TokenWeightedTrainer, last_complete_checkpoint
+from ownhand.training.trainer import TokenWeightedTrainer
 from ownhand.vision.features import FeatureCache
 from stages import train
 
@@ -80,6 +81,7 @@ def adapter_and_metrics(workspace: Path) -> tuple[dict[str, Any], str]:
     ).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "batch_tokens", "checkpoint_steps"), [(1, None, 4), (2, 92, 3)])
 def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(
     workspace: Path, batch_size: int, batch_tokens: int | None, checkpoint_steps: int
@@ -93,7 +95,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(
 
     killed = start(workspace)
     deadline = time.monotonic() + 120
-    while not list(workspace.glob(f".checkpoints/train/*/checkpoint-*/{COMPLETE}")):
+    while not list(workspace.glob(f".checkpoints/train/*/checkpoint-*/{MARKER}")):
         assert time.monotonic() < deadline
         assert killed.poll() is None, "the run ended before its first checkpoint was seen"
         time.sleep(0.01)
@@ -112,6 +114,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(
     assert not list(workspace.glob(".checkpoints/train/*/*")), "unfinished work is left behind"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_over_takes_no_step_more(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop_before_the_end(trainer: Any, metrics: dict[str, Any], params: Params) -> None:
         raise KeyboardInterrupt
@@ -127,14 +130,82 @@ def test_a_run_that_was_over_takes_no_step_more(workspace: Path, monkeypatch: py
     assert json.loads((workspace / "metrics/train.json").read_text(encoding="utf-8"))["optimizer_steps"] == 18
 
 
-def test_a_half_written_checkpoint_is_never_taken_for_whole(tmp_path: Path) -> None:
-    for step, complete in ((3, True), (12, True), (15, False)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if complete:
-            (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
-    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-12"
-    assert not (tmp_path / "checkpoint-15").exists()
-    assert last_complete_checkpoint(tmp_path / "nothing") is None
+class Interrupted(Exception):
+    """Stands for a kill."""
+
+
+def interrupt_at(step: int) -> Path:
+    """Run the stage until its optimizer has taken `step` steps; the folder of its checkpoints."""
+    compute_loss = TokenWeightedTrainer.compute_loss
+
+    def stop(self: Any, *arguments: Any, **more: Any) -> Any:
+        if self.state.global_step == step:
+            raise Interrupted
+        return compute_loss(self, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TokenWeightedTrainer, "compute_loss", stop)
+        with pytest.raises(Interrupted):
+            train.main()
+    return train.unfinished_folder(read_params())
+
+
+def adapter_bytes() -> bytes:
+    return (train.ADAPTER / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_clock_that_was_set_back_costs_no_checkpoint(workspace: Path) -> None:
+    train.main()
+    expected = adapter_bytes()
+    checkpoints = interrupt_at(7)
+    for path in checkpoints.iterdir():
+        os.utime(path, (1_900_000_000, 1_900_000_000))  # as if written in 2030
+    interrupt_at(13)
+    train.main()
+    assert adapter_bytes() == expected
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = [
+    ("checkpoint-12/optimizer.pt", cut),
+    ("checkpoint-12/optimizer.pt", Path.unlink),
+    ("checkpoint-12/scheduler.pt", Path.unlink),
+    ("checkpoint-12/rng_state.pth", Path.unlink),
+    ("checkpoint-12/trainer_state.json", cut),
+    ("checkpoint-12/adapter_model.safetensors", flip),
+    ("checkpoint-12/COMPLETE", cut),
+    ("best-9/adapter_model.safetensors", flip),
+]
+
+
+def test_a_damaged_checkpoint_is_said_and_the_one_before_it_gives_the_same_adapter(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.main()
+    expected, metrics = adapter_bytes(), train.METRICS.read_bytes()
+    checkpoints = interrupt_at(13)
+    shutil.copytree(checkpoints, workspace / "interrupted")
+    for name, damage in DAMAGES:
+        shutil.copytree(workspace / "interrupted", checkpoints, dirs_exist_ok=True)
+        damage(checkpoints / name)
+        shutil.rmtree(train.ADAPTER)
+        capsys.readouterr()
+        train.main()
+        output = capsys.readouterr().out
+        assert "checkpoint-12.damaged: " in output and name.rpartition("/")[2] in output, name
+        if not name.startswith("best"):  # the checkpoint before needs that one, too
+            assert "goes on from checkpoint-9" in output, name
+        assert (adapter_bytes(), train.METRICS.read_bytes()) == (expected, metrics), name
+        assert not checkpoints.exists(), "unfinished work is left behind"
 
 
 def test_another_parameter_or_another_text_begins_anew(workspace: Path) -> None:

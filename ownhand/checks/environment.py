@@ -52,10 +52,10 @@ def _packages(facts: EnvironmentFacts) -> Iterator[Finding]:
 
 
 def runs_on(architectures: tuple[str, ...], capability: tuple[int, int]) -> bool:
-    """Whether a torch built for `architectures` has code for a card.
+    """Whether a torch built for `architectures` has code for a GPU.
 
-    Machine code (sm_XY) runs on cards of the same major number and at least its minor one; portable code (compute_XY)
-    on every later card. Source: CUDA C++ Programming Guide, "Application Compatibility".
+    Machine code (sm_XY) runs on GPUs of the same major number and at least its minor one; portable code (compute_XY)
+    on every later GPU. Source: CUDA C++ Programming Guide, "Application Compatibility".
     """
     for name in architectures:
         kind, _, digits = name.partition("_")
@@ -69,11 +69,11 @@ def runs_on(architectures: tuple[str, ...], capability: tuple[int, int]) -> bool
 
 
 def _kernels(facts: EnvironmentFacts) -> Iterator[Finding]:
-    if facts.card is None:
+    if facts.gpu is None:
         return
-    major, minor = facts.card.capability
-    seen = f"{facts.card.name} (sm_{major}{minor}), torch for CUDA {facts.cuda_build}"
-    if runs_on(facts.architectures, facts.card.capability):
+    major, minor = facts.gpu.capability
+    seen = f"{facts.gpu.name} (sm_{major}{minor}), torch for CUDA {facts.cuda_build}"
+    if runs_on(facts.architectures, facts.gpu.capability):
         yield ready("ENV-003", seen)
         return
     least = "12.8 or newer" if (major, minor) >= (10, 0) else f"whose list of architectures has sm_{major}{minor}"
@@ -86,7 +86,7 @@ def _kernels(facts: EnvironmentFacts) -> Iterator[Finding]:
 
 
 def _cuda(facts: EnvironmentFacts) -> Iterator[Finding]:
-    if not facts.driver or facts.card is not None or facts.asked_device == "cpu":
+    if not facts.driver or facts.gpu is not None or facts.asked_device == "cpu":
         return
     if facts.cuda_build is None:
         yield warning(
@@ -97,7 +97,7 @@ def _cuda(facts: EnvironmentFacts) -> Iterator[Finding]:
     elif "cuda" not in facts.devices:
         yield warning(
             "ENV-006",
-            f"NVIDIA's driver is installed, but torch for CUDA {facts.cuda_build} sees no card",
+            f"NVIDIA's driver is installed, but torch for CUDA {facts.cuda_build} sees no GPU",
             "run nvidia-smi: update the driver if its CUDA version is lower, or restart the machine",
         )
 

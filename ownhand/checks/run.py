@@ -38,7 +38,7 @@ def inspect_run(params: Params) -> list[Finding]:
     configuration = ConfigurationFacts(
         params=params,
         device=machine.device,
-        bf16=machine.card.bf16 if machine.card else True,
+        bf16=machine.gpu.bf16 if machine.gpu else True,
         lines=sum(sample.split == "train" for sample in samples),
         lengths=lengths,
         limits=model.limits if model else None,

@@ -130,7 +130,7 @@ class Store:
         """Make `text` the line's transcription; `seen` is the one that the person saw there, "" for none.
 
         review: even an unchanged text is noted, as checked. ChangedElsewhere when the line has another one by now, with
-        nothing written; Refusal for a text that cannot be kept; OSError when the disk does not take it.
+        nothing written; Refusal for a text that cannot be kept; Unwritable when the disk does not take it.
         """
         text = clean_transcription(text)
         if is_blank(text):

@@ -9,13 +9,14 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ownhand import processes
+from ownhand.errors import Refusal
 from ownhand.model.base import BaseModel
 from ownhand.model.sequence import as_image_outputs, build_prompt_ids, pad_batch
 from ownhand.params import TranscribeParams
+from ownhand.progress import track
 
 LOOP_MIN_TOKENS, LOOP_MIN_REPEATS = 20, 4
 
@@ -58,7 +59,7 @@ def transcribe(
     params: TranscribeParams,
     description: str | None,
 ) -> list[Reading]:
-    """One reading per picture, in order; `vision_tokens` are (tokens, width) tensors. No description, no progress bar.
+    """One reading per picture, in order; `vision_tokens` are (tokens, width) tensors. No description, no progress.
 
     For as many pictures as fit into memory; all processes together read them, and each gets all readings.
     """
@@ -85,7 +86,7 @@ def read_batches(
     one whose pictures are all `done` is left out.
     """
     order = sorted(range(len(counts)), key=lambda i: counts[i])
-    with tqdm(total=len(order), desc=description, unit="line", disable=None if description else True) as progress:
+    with track(order, what=description, unit="line") as progress:
         for start in processes.share(range(0, len(order), params.batch_size)):
             part = order[start : start + params.batch_size]
             if not all(i in done for i in part):
@@ -134,6 +135,11 @@ def _reading(ids: list[int], log_probabilities: list[float], base: BaseModel, li
     ended = base.special.eos in ids
     text_ids = ids[: ids.index(base.special.eos)] if ended else ids[:limit]
     chosen = log_probabilities[: len(text_ids) + ended]
+    if not all(map(math.isfinite, chosen)):
+        raise Refusal(
+            "the model gives no numbers (NaN) for a picture: with model.dtype float16 use bfloat16 or float32; else "
+            "the vision tokens in data/features are damaged: run `dvc repro --force --single-item encode`"
+        )
     text = base.tokenizer.decode(text_ids, skip_special_tokens=True)
     return Reading(
         text=text,

@@ -69,4 +69,4 @@ def prediction(sample: Sample, reading: Reading) -> Row:
 
 def json_lines(rows: Sequence[Row]) -> str:
     """One JSON object a line, letters readable."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

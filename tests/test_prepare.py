@@ -519,3 +519,10 @@ def test_cleaning_is_recorded_with_samples_and_is_absent_where_it_is_off(raw: Pa
     shown = sheet["groups"][1]
     assert samples[shown["title"].split()[-1]]["split"] == "train"
     assert [picture["caption"].partition(" by")[0] for picture in shown["pictures"]] == ["before", "after: turned"]
+
+
+@pytest.mark.parametrize("content", ["", "[{", "{}x", '[{"image_id": "1"}]', "[7]", "[" * 100_000])
+def test_a_damaged_metadata_file_is_named_with_what_makes_it_anew(tmp_path: Path, content: str) -> None:
+    (tmp_path / "metadata.json").write_text(content, encoding="utf-8")
+    with pytest.raises(Refusal, match=r"metadata\.json .*dvc repro --force --single-item prepare"):
+        read_metadata(tmp_path / "metadata.json")

@@ -5,10 +5,10 @@
 
 The usual way: Hugging Face's Trainer and PEFT, a collator that opens the pictures, the vision tower in every step, the
 logits of all positions, random order. Ours: every picture once through the vision tower, then the Trainer of
-`stages.train`. Each way runs in a process of its own for two epochs, of which the second is timed. Where a card is seen
+`stages.train`. Each way runs in a process of its own for two epochs, of which the second is timed. Where a GPU is seen
 it is used.
 
-Prints samples and tokens per second, peak memory (of the card; without one of the process beyond the imported
+Prints samples and tokens per second, peak memory (of the GPU; without one of the process beyond the imported
 libraries), the share of the measured limit of matrix products, the share of the time that is spent waiting for the next
 batch, and the ratios; `--json` writes the same. Absolute figures belong to the machine and its load.
 """
@@ -36,15 +36,13 @@ from benchmarks.random_checkpoint import imitate, official_config
 from demo.drawing import draw_line, random_hand
 from ownhand.files import write_json
 from ownhand.model.adapter import add_adapter, lora_config
-from ownhand.model.families import read_family
-from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
+from ownhand.model.base import BaseModel
 from ownhand.model.sequence import build_training_ids
-from ownhand.model.views import read_view_sizes
 from ownhand.params import Params, read_params
 from ownhand.runtime import DTYPES, hash_file, set_up
-from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.samples import PROCESSED, Sample, read_metadata, write_metadata
 from ownhand.training.run import create_trainer, prepare_datasets, set_up_lora
-from ownhand.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
+from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 from ownhand.vision.pictures import PictureCollator, Pictures
 from stages import train
 
@@ -104,10 +102,10 @@ def prepare_workspace(folder: Path, arguments: argparse.Namespace) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     texts = [row.partition("\t")[2].strip() for row in TEXTS.read_text(encoding="utf-8").splitlines()[1:]]
     rng = np.random.default_rng(1)
-    (folder / METADATA).parent.mkdir(parents=True)
+    (folder / PROCESSED).mkdir(parents=True)
     samples = []
     for i in range(arguments.lines + 1):
-        path = METADATA.parent / f"{i + 1:05d}.png"
+        path = PROCESSED / f"{i + 1:05d}.png"
         image = draw_line(texts[i % len(texts)], FONT, random_hand(rng, 0.5), rng, arguments.height)
         image.save(folder / path)
         split = "train" if i < arguments.lines else "val"
@@ -115,7 +113,7 @@ def prepare_workspace(folder: Path, arguments: argparse.Namespace) -> None:
             Sample(f"{i + 1:05d}", path.as_posix(), texts[i % len(texts)], path.name, "p", "", *image.size, split,
                    hash_file(folder / path))
         )  # fmt: skip
-    write_json(folder / METADATA, [vars(sample) for sample in samples])
+    write_metadata(samples, folder / PROCESSED)
 
 
 def run_way(way: str, folder: Path) -> dict[str, Any]:
@@ -196,16 +194,12 @@ def run_ours(params: Params) -> dict[str, Any]:
 
 def encode(params: Params) -> None:
     """What `stages.encode` does, without its probes."""
-    device, samples, dtype = set_up(params.runtime), read_metadata(), DTYPES[params.model.dtype]
-    folder = find_model(params.model.name_or_path, None)
-    vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-    pictures = Pictures(samples, vision, params.encode)
-    model = load_base_model(str(folder), dtype=dtype, device=device, decoder=False)
-    writer = FeatureWriter(Path("shards"), params.runtime.shard_mb)
-    for sample in samples:
-        writer.add(sample.image_id, compute_vision_tokens(model, pictures.views(sample.image_id)))
-    writer.flush()
-    finish_cache([writer.folder], train.FEATURES, {})
+    device, samples, base = set_up(params.runtime), read_metadata(), BaseModel.open(params)
+    pictures = Pictures(samples, base.vision, params.encode)
+    model = base.load(device, decoder=False)
+    keys = (sample.image_id for sample in samples)
+    tokens = ((key, compute_vision_tokens(model, pictures.views(key))) for key in keys)
+    write_features(train.FEATURES, tokens, {}, params.runtime.shard_mb)
 
 
 def train_ours(params: Params) -> dict[str, Any]:
@@ -221,23 +215,22 @@ def train_ours(params: Params) -> dict[str, Any]:
 def run_usual(params: Params) -> dict[str, Any]:
     """Training from pictures, the vision tower in every step."""
     before_mb, device = peak_mb(), set_up(params.runtime)
-    folder = find_model(params.model.name_or_path, None)
-    tokenizer = read_tokenizer(folder)
-    special = special_tokens(tokenizer, read_family(folder).prompt)
+    base = BaseModel.open(params)
     samples = [sample for sample in read_metadata() if sample.split == "train"]
-    vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-    pictures = Pictures(samples, vision, params.encode)
-    collate = PictureCollator(special, DTYPES[params.model.dtype])
+    pictures = Pictures(samples, base.vision, params.encode)
+    collate = PictureCollator(base.special, base.dtype)
 
     def collator(rows: list[Sample]) -> dict[str, Any]:
         prepared = []
         for row in rows:
             views = pictures.views(row.image_id)
-            ids, labels = build_training_ids(tokenizer, special, views.tokens, row.text, params.train.max_tokens)
+            ids, labels = build_training_ids(
+                base.tokenizer, base.special, views.tokens, row.text, params.train.max_tokens
+            )
             prepared.append({"image_id": row.image_id, "input_ids": ids, "labels": labels, "views": views})
         return {name: value for name, value in collate(prepared).items() if name != "image_ids"}
 
-    model = load_base_model(str(folder), dtype=DTYPES[params.model.dtype], device=device)
+    model = base.load(device)
     arguments = TrainingArguments(
         output_dir="usual",
         num_train_epochs=EPOCHS,
@@ -249,13 +242,13 @@ def run_usual(params: Params) -> dict[str, Any]:
         report_to=[],
     )
     trainer = Trainer(
-        model=add_adapter(model, lora_config(params.train, str(folder), None)),
+        model=add_adapter(model, lora_config(params.train, params.model.name_or_path, None)),
         args=arguments,
         train_dataset=samples,
         data_collator=collator,
     )
     lengths = [
-        len(build_training_ids(tokenizer, special, pictures.views(s.image_id).tokens, s.text, 10**6)[0])
+        len(build_training_ids(base.tokenizer, base.special, pictures.views(s.image_id).tokens, s.text, 10**6)[0])
         for s in samples
     ]
     return measure(trainer, len(samples), sum(lengths), params, before_mb)
@@ -285,13 +278,13 @@ def measure(trainer: Trainer, samples: int, tokens: int, params: Params, before_
 
 
 def wait() -> None:
-    """Until the card has done what it was given."""
+    """Until the GPU has done what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def peak_mb() -> float:
-    """The most memory so far: of the card's tensors; without a card of this process (on macOS only what it has now)."""
+    """The most memory so far: of the GPU's tensors; without a GPU of this process (on macOS only what it has now)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     if sys.platform == "linux":  # getrusage would also tell what the process was before it became this program

@@ -20,13 +20,11 @@ from PIL import Image
 from benchmarks.training import FONT, ROOT, TEXTS, wait
 from demo.drawing import draw_line, random_hand
 from ownhand.files import write_json
+from ownhand.model.base import BaseModel
 from ownhand.model.decoding import Reading, transcribe
-from ownhand.model.families import read_family
-from ownhand.model.loading import load_base_model, read_tokenizer, special_tokens
-from ownhand.model.views import read_view_sizes
 from ownhand.params import read_params
 from ownhand.runtime import DTYPES, set_up
-from ownhand.vision.features import VisionInput, compute_vision_tokens
+from ownhand.vision.features import compute_vision_tokens
 
 TIMES = 3
 
@@ -51,18 +49,19 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """Pictures per second of both ways, and how many lines they read differently."""
     params = read_params(ROOT / "params.yaml")
     device = set_up(params.runtime)
-    model = load_base_model(str(arguments.model), dtype=DTYPES[arguments.dtype], device=device)
-    tokenizer = read_tokenizer(arguments.model)
-    special = special_tokens(tokenizer, read_family(arguments.model).prompt)
-    vision = VisionInput(arguments.mode, read_view_sizes(arguments.model), params.encode.max_tiles)
+    asked = {"name_or_path": str(arguments.model), "revision": None, "dtype": arguments.dtype}
+    encode = params.encode.model_copy(update={"mode": arguments.mode})
+    params = params.model_copy(update={"model": params.model.model_copy(update=asked), "encode": encode})
+    base = BaseModel.open(params)
+    model = base.load(device)
     pictures = draw_pictures(arguments.lines)
 
     def read(tokens: list[Any], batch_size: int) -> list[Reading]:
         settings = params.transcribe.model_copy(update={"batch_size": batch_size})
-        return transcribe(model, tokens, tokenizer, special, settings, None)
+        return transcribe(model, tokens, base, settings, None)
 
     def see(picture: Image.Image) -> Any:
-        return compute_vision_tokens(model, vision.views(picture))
+        return compute_vision_tokens(model, base.vision.views(picture))
 
     seconds: dict[str, list[float]] = {"encode": [], "ours": [], "usual": []}
     for _ in range(TIMES):

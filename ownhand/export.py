@@ -2,10 +2,10 @@
 
     python -m ownhand.export
 
-Reads   the base model, models/adapter/, metrics/evaluation.json; parameters `model`, `encode`, `train`.
+Reads   the base model, models/adapter/, metrics/tables/summary.json; parameters `model`, `encode`, `train`.
 Writes  models/merged/: base and adapter in one checkpoint of the official layout, as readers of DeepSeek-OCR expect it;
         models/adapter-official/: the adapter under official tensor names, as serving engines expect it. Each with a
-        model card that gives the measured error rates.
+        README that gives the measured error rates and the engines' commands.
 Refuses to run without an adapter or without an evaluation of it, with an adapter that params.yaml does not describe,
         and where the disk has no room.
 
@@ -14,7 +14,6 @@ Both are read back by `model.name_or_path: models/merged` and by `ownhand.read -
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from ownhand.errors import Refusal, run_stage
+from ownhand.export_card import card
 from ownhand.files import Unwritable, read_json, write_folder, write_text
 from ownhand.model.adapter import (
     WEIGHTS,
@@ -35,14 +35,14 @@ from ownhand.model.adapter import (
     read_adapter_weights,
     to_official,
 )
-from ownhand.model.families import AGAIN, FAMILIES, OFFICIAL_MODEL_TYPE, read_family
+from ownhand.model.families import AGAIN, OFFICIAL_MODEL_TYPE, read_family
 from ownhand.model.loading import SMALL_FILES, find_model, load_base_model
 from ownhand.model.official import read_unused, write_checkpoint
 from ownhand.params import Params, TrainParams, read_params
 from ownhand.runtime import DTYPES, alone_in
 
 ADAPTER = Path("models/adapter")
-EVALUATION = Path("metrics/evaluation.json")
+EVALUATION = Path("metrics/tables/summary.json")
 MERGED = Path("models/merged")
 OFFICIAL_ADAPTER = Path("models/adapter-official")
 
@@ -95,9 +95,9 @@ def export_merged(params: Params, adapter: Path, target: Path, evaluation: dict[
 
 def export_adapter(params: Params, adapter: Path, target: Path, evaluation: dict[str, Any]) -> None:
     """The adapter under official tensor names. Refusal for an adapter that changes more than the decoder."""
-    weights = to_official(read_adapter_weights(adapter))
     config = read_adapter_config(adapter)
-    config.target_modules = official_modules(weights)
+    weights = to_official(read_adapter_weights(adapter), config.r)
+    config.target_modules, config.target_parameters = official_modules(weights), None
     check_disk(target.parent, sum(tensor.nbytes for tensor in weights.values()))
     with write_folder(target) as unfinished:
         save_file(weights, unfinished / WEIGHTS, metadata={"format": "pt"})
@@ -139,47 +139,6 @@ def check_disk(folder: Path, needed_bytes: int) -> None:
             f"{folder.as_posix()}: the export needs {1.1 * needed_bytes / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; "
             "make room, or work on another disk"
         )
-
-
-def card(params: Params, evaluation: dict[str, Any], *, merged: bool) -> str:
-    """The README of an export: what it is, and the error rates before and after on lines it has not seen."""
-    kind = "Base model and handwriting adapter in one" if merged else "Handwriting adapter, official tensor names"
-    relation = "" if merged else "library_name: peft\n"
-    if merged:
-        note = f"The rates are those of base and adapter apart; merging rounds the sum of both to {params.model.dtype}."
-    elif "experts" in params.train.lora_targets:
-        note = "It adapts the routed experts: whether a serving engine takes that is unproven; serve the merged model."
-    else:
-        note = "It adapts the decoder only; the base model is needed beside it."
-    rows = "\n".join(
-        f"| {reader} | {_rate(evaluation[reader], 'cer')} | {_rate(evaluation[reader], 'wer')} | "
-        f"{evaluation[reader]['exact_match']:.1%} | {evaluation[reader]['runaway_rate']:.1%} |"
-        for reader in ("base", "adapter")
-    )
-    return (
-        "---\n"
-        f"base_model: {params.model.name_or_path}\n"
-        f"{relation}"
-        "pipeline_tag: image-to-text\n"
-        "---\n\n"
-        f"# {kind}\n\n"
-        f"LoRA (r {params.train.lora_r}, alpha {params.train.lora_alpha}, {', '.join(params.train.lora_targets)}) on "
-        f"`{params.model.name_or_path}`"
-        f"{f' at {params.model.revision}' if params.model.revision else ''}, in {params.model.dtype}.\n"
-        f"Pictures: mode {params.encode.mode}, at most {params.encode.max_tiles} tiles.\n"
-        f"Prompt: {json.dumps('<image>' + FAMILIES[OFFICIAL_MODEL_TYPE].prompt)}\n\n"
-        f"{note}\n\n"
-        f"Measured on {evaluation['n_lines']} lines ({evaluation['n_characters']} characters, {evaluation['n_pages']} "
-        "pages) that training has not seen:\n\n"
-        "| | CER | WER | exact lines | runaway outputs |\n|---|---|---|---|---|\n"
-        f"{rows}\n"
-    )
-
-
-def _rate(scores: dict[str, Any], name: str) -> str:
-    low, high = scores.get(f"{name}_low"), scores.get(f"{name}_high")
-    interval = "" if low is None or high is None else f" ({low:.1%} to {high:.1%})"
-    return f"{scores[name]:.1%}{interval}"
 
 
 if __name__ == "__main__":

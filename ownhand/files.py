@@ -6,12 +6,11 @@ full disk leaves what was there before intact. Text is UTF-8 with "\\n" line end
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,10 +18,8 @@ from typing import Any
 
 import psutil
 
-from ownhand.errors import Refusal
+from ownhand.errors import Refusal, describe_disk, is_disk_full
 
-# No room, none left to this user, none for a file so large; 112 is what Windows calls the first.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, 112)
 # safetensors and torch raise errors of their own; torch's does not even say what the system said.
 WRITE_ERRORS = ("I/O error", "inline_container", "PytorchStreamWriter", "iostream error")
 
@@ -100,36 +97,6 @@ def is_write_error(error: BaseException) -> bool:
     return isinstance(error, OSError) or any(word in str(error) for word in WRITE_ERRORS)
 
 
-def is_disk_full(error: BaseException, path: Path) -> bool:
-    """Whether it was for want of room on the disk of `path`; torch does not say, so that its disk is looked at."""
-    if isinstance(error, OSError):
-        return error.errno in FULL
-    named = re.search(r"os error (\d+)", str(error))
-    return int(named[1]) in FULL if named else "inline_container" in str(error) or _free_bytes(path) < 1e6
-
-
-def describe_disk(path: Path) -> str:
-    """What to do when the disk of `path` is full; it is named by where it is mounted."""
-    place = _existing(path)
-    while not os.path.ismount(place) and place != place.parent:
-        place = place.parent
-    return (
-        f"the disk at {place} has {_free_bytes(path) / 1e6:,.1f} MB free: make room there, or work on another disk, "
-        "and run the same command again"
-    )
-
-
-def _free_bytes(path: Path) -> int:
-    return shutil.disk_usage(_existing(path)).free
-
-
-def _existing(path: Path) -> Path:
-    place = path.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return place
-
-
 def flush_folder(folder: Path) -> None:
     """Have the system put every file below `folder`, and the names of all of them, on the disk."""
     for path in folder.rglob("*"):
@@ -167,6 +134,57 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON in which non-ASCII letters stay readable; NaN is refused with ValueError."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A CSV file with a header; None is an empty cell, every other value stands as Python writes it."""
+    import pandas  # here, for it takes its time and few stages write tables
+
+    frame = pandas.DataFrame(list(rows), columns=list(columns), dtype=object)
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+class AppendedLines:
+    """A JSON Lines file that grows while work goes on; what a kill leaves of a last line is dropped.
+
+    kept: the objects that it held when it was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.kept = self.read(path)
+        whole = b"".join(_line(value) for value in self.kept)
+        if not path.exists() or path.read_bytes() != whole:
+            write_text(path, whole.decode("utf-8"))
+        self.file = path.open("ab")
+
+    @staticmethod
+    def read(path: Path) -> list[Any]:
+        """The objects of the file up to the first line that is not whole; none where there is no file."""
+        values = []
+        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+            try:
+                values.append(json.loads(line))
+            except ValueError:
+                break
+            if not line.endswith(b"\n"):
+                values.pop()
+        return values
+
+    def append(self, value: Any) -> None:
+        """Write one object behind the others; it is in the hands of the system when this returns."""
+        self.file.write(_line(value))
+        self.file.flush()
+
+    def __enter__(self) -> AppendedLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def _line(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def read_json(path: Path, remedy: str) -> Any:

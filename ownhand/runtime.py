@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from ownhand import processes
+from ownhand.errors import Refusal
 from ownhand.params import RuntimeParams
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -23,20 +24,34 @@ DECIDING_PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers"
 
 
 def set_up(params: RuntimeParams) -> torch.device:
-    """Apply the thread settings and choose the device. Raises RuntimeError when the asked device is not there."""
+    """Apply the thread settings and choose the device. Refusal when it is not there, or torch has no code for it."""
     if params.threads:
         torch.set_num_threads(params.threads)
     torch.set_flush_denormal(True)  # denormal numbers make a CPU ten times slower and change nothing
     if params.device != "auto":
         device = torch.device(params.device)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise RuntimeError(f"runtime.device is {params.device}, but torch {torch.__version__} sees no CUDA device")
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda", processes.card())
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    elif torch.cuda.is_available():
+        device = torch.device("cuda", processes.gpu())
+    elif torch.backends.mps.is_available():
+        device = torch.device("mps")
+    else:
+        device = torch.device("cpu")
+    _refuse_absent(device)
+    return device
+
+
+def _refuse_absent(device: torch.device) -> None:
+    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}[device.type]
+    if (device.index or 0) >= there:
+        raise Refusal(
+            f"runtime.device means {device}, but torch {torch.__version__} sees {there} device(s) of this kind; set it "
+            "to auto, or run `ownhand check`, which says what is missing"
+        )
+    try:
+        torch.zeros(1, device=device).add_(1)
+    except RuntimeError as error:  # a GPU that this torch was not built for
+        reason = str(error).partition("\n")[0]
+        raise Refusal(f"{device} cannot be used: {reason}; run `ownhand check`, which says what to install") from None
 
 
 def hash_file(path: Path) -> str:

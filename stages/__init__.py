@@ -1,10 +1,3 @@
-"""The pipeline: each module here is one DVC stage or one command; what they share is in `ownhand`.
+"""The pipeline: each module here is one DVC stage; what they share, and what a person runs, is in `ownhand`."""
 
-Nothing is sent anywhere: hub telemetry is off before any library can read the setting.
-"""
-
-import os
-
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+import ownhand  # noqa: F401 - its settings come before any library that a stage imports

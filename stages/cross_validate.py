@@ -1,6 +1,6 @@
 """Cross-validate: each page is read once, by an adapter that was trained without it.
 
-Reads   data/processed/metadata.json, data/features/, the base model (without its vision tower); parameters
+Reads   data/processed/{train,val}/metadata.json, data/features/, the base model (without its vision tower); parameters
         `evaluate.folds`, `model`, `train`, `transcribe`. Augmented copies of validation pictures are made from
         data/processed/ (parameters `encode`). Samples of training and validation take part, those of `test` never.
 Writes  data/cross_validation/: base.jsonl and adapter.jsonl, as `transcribe` writes them but of all pictures, and
@@ -42,16 +42,12 @@ def validate(params: Params) -> None:
     samples = read_metadata()
     folds = assign_folds(samples, params.evaluate.folds)  # refuses before anything is loaded
     from ownhand import processes  # behind the way without folds, which must not wait for torch
-    from ownhand.checks.environment import check_environment
-    from ownhand.checks.findings import refuse_blockers
-    from ownhand.checks.machine import gather_environment
     from ownhand.model.reading import json_lines
     from ownhand.runtime import alone_in, set_up
     from ownhand.training.cross_validation import cross_validate, unfinished_folder
 
     if processes.start_processes("stages.cross_validate", params.runtime.processes):
         return
-    refuse_blockers(check_environment(gather_environment(params.runtime)))
     unfinished = unfinished_folder(folds, params, FEATURES)
     device = set_up(params.runtime)
     with alone_in(unfinished):

@@ -6,9 +6,9 @@ Writes  data/features/: vision tokens in safetensors shards, and index.json; con
 Refuses a model whose vision tower gives another number of tokens than the mode promises.
 Alone   python -m stages.encode
 
-Interrupted, it goes on behind the last complete shard. Augmented copies (`encode.copies`) are made for training
-pictures only; validation pictures are encoded as they are. The blank and printed pictures of
-ownhand/vision/probes.py are encoded too.
+Pictures that were encoded before, also by a run that was interrupted, are taken from the token store. Augmented copies
+(`encode.copies`) are made for training pictures only; validation pictures are encoded as they are. The blank and
+printed pictures of ownhand/vision/probes.py are encoded too.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from pathlib import Path
 
 from ownhand import processes
 from ownhand.errors import run_stage
-from ownhand.model.loading import find_model
-from ownhand.model.views import Views, read_view_sizes
+from ownhand.model.base import BaseModel
+from ownhand.model.views import Views
 from ownhand.params import Params, read_params
 from ownhand.processes import start_processes
-from ownhand.runtime import alone_in, checkpoint_folder, fingerprint, set_up
-from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.runtime import alone_in, set_up
+from ownhand.samples import Sample, read_metadata
 from ownhand.vision.contact_sheet import Group, write_contact_sheet
-from ownhand.vision.encoding import copy_keys, encode_views
-from ownhand.vision.features import VisionInput
+from ownhand.vision.encoding import content_key, copy_keys, encode_views, image_key, store_folder, tidy_store
 from ownhand.vision.pictures import Pictures
 from ownhand.vision.probes import probe_pictures
 
@@ -60,26 +59,25 @@ def show_copies(samples: list[Sample], pictures: Pictures, folder: Path) -> None
 def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> str:
     """Encode all samples into `features`; returns the closing line."""
     device = set_up(params.runtime)
-    folder = find_model(params.model.name_or_path, params.model.revision)
-    vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
+    base = BaseModel.open(params)
+    vision = base.vision
     pictures = Pictures(samples, vision, params.encode)
-    unfinished = checkpoint_folder(
-        "encode",
-        fingerprint(params.model, params.encode, [s.sha256 for s in samples], files=[folder / "config.json", METADATA]),
-    )
-    keys = [key for sample in samples for key in feature_keys(sample, params.encode.copies)]
-    probes = probe_pictures(samples)
+    copies, probes = params.encode.copies, probe_pictures(samples)
+    views = {key: content_key(sample, key, params.encode) for sample in samples for key in feature_keys(sample, copies)}
+    keys = views | {key: image_key(image) for key, image in probes.items()}
 
     def views_of(key: str) -> Views:
         return vision.views(probes[key]) if key in probes else pictures.views(key)
 
-    origin = {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": params.encode.copies}
-    with alone_in(unfinished):
-        tokens = encode_views([*keys, *probes], views_of, params, device, unfinished, features, origin, "encode")
+    origin = {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": copies}
+    with alone_in(store_folder(base, params, device).parent):
+        tokens = encode_views(keys, views_of, base, params, device, features, origin, "encode")
+        if processes.number() == 0:
+            tidy_store(base, params, device, set(keys.values()))
     if processes.number() == 0:
         show_copies(samples, pictures, features / CONTACT_SHEET)
     return (
-        f"encode: read {len(samples)} pictures; wrote {tokens:,} vision tokens of {len(keys)} views "
+        f"encode: read {len(samples)} pictures; wrote {tokens:,} vision tokens of {len(views)} views "
         f"({params.encode.copies} augmented copies per training picture) and {len(probes)} probe pictures to "
         f"{features.as_posix()}; refused 0"
     )

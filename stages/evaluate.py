@@ -1,29 +1,25 @@
 """Evaluate: what base model and adapter read becomes numbers and a report.
 
-Reads data/processed (metadata.json and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
+Reads data/processed (the lists and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
 data/others/*.jsonl (what other readers read, see the README there), params.yaml and, where they exist,
 metrics/rejected.csv, metrics/train.json, metrics/curves/*.csv and data/features/contact_sheet.
-Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's),
-metrics/tables/*.csv (every rate with its interval; CER by page, hand, length and script; calibration; review),
-metrics/report/index.html and metrics/gallery/*.svg. The same inputs give the same bytes: there is no time in them.
-With `evaluate.folds` data/cross_validation, too, for more in evaluation.json, metrics/tables/folds.csv, and the report.
+Writes metrics/evaluation.json (the dozen numbers that people compare), metrics/lines.csv (a row per validation line),
+metrics/confusions.csv (the adapter's), metrics/tables/: summary.json (all numbers) and *.csv (every rate with its
+interval; CER by page, hand, length and script; calibration; review), metrics/report/index.html and
+metrics/gallery/*.svg. The same inputs give the same bytes: there is no time in them.
+With `evaluate.folds` data/cross_validation, too, for more in summary.json, metrics/tables/folds.csv, and the report.
 Refuses prediction files that lack, repeat or add a line. Needs no GPU and no model; takes seconds.
 
 Alone: python -m stages.evaluate
-Another OCR beside them: python -m stages.evaluate --predictions other.jsonl --name tesseract
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ownhand.errors import Refusal, run_stage
+from ownhand.errors import run_stage
 from ownhand.evaluation.confidence import calibrate, review
 from ownhand.evaluation.cross_validation import (
     CrossValidation,
@@ -33,29 +29,24 @@ from ownhand.evaluation.cross_validation import (
     word_cross_validation,
 )
 from ownhand.evaluation.metrics import count_confusions
+from ownhand.evaluation.others import PREDICTIONS, other_files, own_files
 from ownhand.evaluation.proof import find_problems, read_probes, summarise_probes
 from ownhand.evaluation.readings import (
-    OTHERS_REMEDY,
     READERS,
     Line,
-    PlainPrediction,
     read_lines,
-    read_predictions,
-    read_text,
     readers_of,
 )
-from ownhand.evaluation.summary import Rate, compare_rates, summarise
+from ownhand.evaluation.summary import Rate, compare_rates, headline, summarise
 from ownhand.evaluation.tables import by_hand, by_length, by_leniency, by_page, by_script, confusion_cells
-from ownhand.files import write_json, write_text
+from ownhand.files import write_json, write_table
 from ownhand.params import EvaluateParams, read_params
 from ownhand.report.gallery import write_gallery
 from ownhand.report.html_report import ReportSources, write_report
-from ownhand.samples import METADATA, read_metadata
+from ownhand.report.verdict import NBSP, describe_trained_texts
+from ownhand.samples import PROCESSED, read_metadata
 
-PREDICTIONS = Path("data/predictions")
-OTHERS = Path("data/others")
 METRICS = Path("metrics")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 DIGITS = 6  # of every rate that is written
 
 LINES_HEADER = (
@@ -72,6 +63,7 @@ LINES_HEADER = (
     "adapter_confidence",
     "base_runaway",
     "adapter_runaway",
+    "text_was_trained",
 )
 
 
@@ -100,6 +92,7 @@ def write_lines(path: Path, lines: Sequence[Line]) -> None:
             line.adapter.prediction.confidence,
             str(line.base.prediction.runaway).lower(),
             str(line.adapter.prediction.runaway).lower(),
+            str(line.text_was_trained).lower(),
             *(
                 cell
                 for name in names
@@ -108,30 +101,30 @@ def write_lines(path: Path, lines: Sequence[Line]) -> None:
         )
         for line in lines
     ]
-    _write_csv(path, header, rows)
+    write_table(path, header, rows)
 
 
 def write_confusions(path: Path, confusions: Iterable[tuple[str, str, int]]) -> None:
     """A CSV row per confused character; an empty cell is "nothing": a character missed, or one added."""
-    _write_csv(path, ("truth", "prediction", "count"), confusions)
+    write_table(path, ("truth", "prediction", "count"), confusions)
 
 
 def write_tables(
     folder: Path, lines: Sequence[Line], rates: Sequence[Rate], crossed: CrossValidation | None = None
 ) -> None:
-    """The tables that evaluation.json is too flat for, one CSV file each; see README, "The numbers"."""
+    """What evaluation.json is too short for, one CSV file each; docs/numbers.md explains them."""
     texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
-    _write_table(folder / "rates.csv", [_rate_row(rate) for rate in rates])
-    _write_table(folder / "leniency.csv", by_leniency(lines))
-    _write_table(folder / "pages.csv", by_page(lines))
-    _write_table(folder / "hands.csv", by_hand(lines))
-    _write_table(folder / "lengths.csv", by_length(lines))
-    _write_table(folder / "scripts.csv", by_script(lines))
-    _write_table(folder / "calibration.csv", calibrate(lines), ("confidence", "cer"))
-    _write_table(folder / "review.csv", review(lines), ("share", "cer", "cer_any_order", "cer_best_order"))
-    _write_table(folder / "confusion_cells.csv", confusion_cells(count_confusions(texts)), ("truth", "prediction"))
+    _write_rows(folder / "rates.csv", [_rate_row(rate) for rate in rates])
+    _write_rows(folder / "leniency.csv", by_leniency(lines))
+    _write_rows(folder / "pages.csv", by_page(lines))
+    _write_rows(folder / "hands.csv", by_hand(lines))
+    _write_rows(folder / "lengths.csv", by_length(lines))
+    _write_rows(folder / "scripts.csv", by_script(lines))
+    _write_rows(folder / "calibration.csv", calibrate(lines), ("confidence", "cer"))
+    _write_rows(folder / "review.csv", review(lines), ("share", "cer", "cer_any_order", "cer_best_order"))
+    _write_rows(folder / "confusion_cells.csv", confusion_cells(count_confusions(texts)), ("truth", "prediction"))
     if crossed:
-        _write_table(folder / "folds.csv", by_fold(crossed))
+        _write_rows(folder / "folds.csv", by_fold(crossed))
     else:
         (folder / "folds.csv").unlink(missing_ok=True)  # of an earlier run outside DVC
 
@@ -151,27 +144,18 @@ def _rate_row(rate: Rate) -> dict[str, Any]:
     }
 
 
-def _write_table(path: Path, rows: Sequence[dict[str, Any]], columns_if_empty: Sequence[str] = ()) -> None:
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]], columns_if_empty: Sequence[str] = ()) -> None:
     columns = list(rows[0]) if rows else columns_if_empty
-    _write_csv(path, columns, ([_rounded(row[column]) for column in columns] for row in rows))
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_table(path, columns, ([_rounded(row[column]) for column in columns] for row in rows))
 
 
 def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
-    """Read everything below `root`, write the outputs there and return the content of evaluation.json.
+    """Read everything below `root`, write the outputs there and return the content of tables/summary.json.
 
     Raises Refusal for predictions or pictures that do not fit, FileNotFoundError for a missing metadata.json.
     """
-    samples = read_metadata(root / METADATA)
-    files = {reader: root / PREDICTIONS / f"{reader}.jsonl" for reader in READERS}
-    lines = read_lines(samples, files, other_files(root))
+    samples = read_metadata(root / PROCESSED)
+    lines = read_lines(samples, own_files(root), other_files(root))
     rates = compare_rates(lines, params)
     probes = read_probes(root / PREDICTIONS / "probes.jsonl")
     crossed = read_cross_validation(root, samples, params)
@@ -179,7 +163,8 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
     summary: dict[str, Any] = _rounded(numbers)
     texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
     metrics = root / METRICS
-    write_json(metrics / "evaluation.json", summary)
+    write_json(metrics / "evaluation.json", headline(summary))
+    write_json(metrics / "tables/summary.json", summary)
     write_lines(metrics / "lines.csv", lines)
     write_confusions(metrics / "confusions.csv", count_confusions(texts))
     write_tables(metrics / "tables", lines, rates, crossed)
@@ -197,41 +182,7 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
     return summary
 
 
-def other_files(root: Path) -> dict[str, Path]:
-    """The prediction files of other readers below `root`, by name; Refusal for a name that cannot be a column."""
-    files = {path.stem: path for path in sorted((root / OTHERS).glob("*.jsonl"))}
-    for name, path in files.items():
-        _check_name(name, path.relative_to(root))
-    return files
-
-
-def keep_predictions(root: Path, path: Path, name: str) -> None:
-    """Take another reader's prediction file into data/others; Refusal when it does not fit the validation lines."""
-    _check_name(name, path)
-    image_ids = [sample.image_id for sample in read_metadata(root / METADATA) if sample.split == "val"]
-    read_predictions(path, image_ids, PlainPrediction, OTHERS_REMEDY)
-    write_text(root / OTHERS / f"{name}.jsonl", read_text(path))
-
-
-def _check_name(name: str, path: Path) -> None:
-    if name in READERS or not NAME.fullmatch(name):
-        raise Refusal(
-            f"{path.as_posix()}: {name!r} cannot be the name of a reader; use Latin letters, digits, '.', '-' and '_', "
-            f"and neither of {', '.join(READERS)} (--name)"
-        )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.evaluate", description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--predictions", type=Path, metavar="FILE", help="another OCR's JSONL file (data/others/README.md)"
-    )
-    parser.add_argument("--name", help="what to call that OCR; else the file's name")
-    arguments = parser.parse_args()
-    if arguments.predictions:
-        keep_predictions(Path(), arguments.predictions, arguments.name or arguments.predictions.stem)
-    elif arguments.name:
-        parser.error("--name needs --predictions")
     params = read_params().evaluate
     summary = evaluate(Path(), params)
     few = f" ({summary['n_pages']} page(s) are too few to say more)" if summary["n_pages"] < params.min_pages else ""
@@ -239,6 +190,8 @@ def main() -> None:
         f"evaluate: read 2 x {summary['n_lines']} predictions of {summary['n_pages']} page(s), refused 0; "
         f"CER {summary['base']['cer']:.1%} -> {summary['adapter']['cer']:.1%}{few}; wrote metrics/report/index.html"
     )
+    if note := describe_trained_texts(summary):
+        print(f"evaluate: note: {note.replace(NBSP, ' ')}")
     for sentence in word_cross_validation(summary):
         print(f"evaluate: {sentence}")
     for problem in find_problems(summary).values():

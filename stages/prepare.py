@@ -3,11 +3,10 @@
 Reads   data/raw/: pictures in any sub-folders and their transcriptions in one of the formats of DATA.md, such as
         annotations.csv (filename, text and perhaps page, hand); the base model's tokenizer; parameters `prepare`,
         and those of `model`, `encode`, `train` that decide what fits.
-Writes  data/processed/{train,val}/images/<image id>.jpg, data/processed/metadata.json (last: without it the folder is
-        not whole), {train,val}.txt (the original names), cleaning/ (what was cleaned, where that is switched on),
-        metrics/rejected.csv (file, row, reason), metrics/split.json (the proof that nothing held out was trained on).
-        Test samples, where wanted, are kept apart in data/processed/test/ with a metadata.json of their own, which no
-        stage opens.
+Writes  data/processed/{train,val}/: images/<image id>.jpg and metadata.json (last: without it the folder is not whole);
+        {train,val}.txt (the original names); metrics/rejected.csv (file, row, reason), metrics/waiting.csv (what has no
+        transcription yet), metrics/split.json (the proof that nothing held out was trained on, and what it allows).
+        Test samples, where wanted, are kept apart in data/processed/test/, which no stage opens.
 Refuses what cannot be one sample, row by row; the whole run when more than `prepare.max_rejected_share` is refused or
         when no split without a leak exists.
 Alone   python -m stages.prepare
@@ -19,25 +18,32 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from ownhand.dataset.cleaning import Cleaning
-from ownhand.dataset.cleaning_record import CLEANING, CleanedSample, record_cleaning
 from ownhand.dataset.conversion import Original, convert_pictures
 from ownhand.dataset.conversion_cache import ConversionCache, open_cache
 from ownhand.dataset.duplicates import Picture, find_same_pictures
 from ownhand.dataset.frozen import read_frozen
 from ownhand.dataset.leaks import SIDES, check_split, describe_split, list_names, word_split
-from ownhand.dataset.rejections import count_kinds, refuse_too_many, write_rejections
+from ownhand.dataset.rejections import (
+    REJECTED,
+    WAITING,
+    count_kinds,
+    count_waiting,
+    refuse_too_many,
+    write_rejections,
+    write_waiting,
+)
+from ownhand.dataset.repeats import find_recurring
 from ownhand.dataset.splits import Split, SplitRules, SplitSample, split_samples
 from ownhand.errors import Refusal, run_stage
 from ownhand.files import write_json, write_text
 from ownhand.ground_truth import Rejection, TranscribedImage, read_ground_truth
 from ownhand.images import ImageLimits
 from ownhand.params import PrepareParams, read_params
-from ownhand.samples import METADATA, Sample
+from ownhand.samples import PROCESSED, Sample, write_metadata
 
 if TYPE_CHECKING:  # the processes that convert pictures import this module, and torch behind it costs each 300 MB
     from ownhand.model.fit import SequenceLimit
@@ -59,6 +65,7 @@ class Summary:
     pages: dict[str, int]
     rejected: int
     rejected_csv: Path
+    waiting: int
 
     def __str__(self) -> str:
         samples = " + ".join(f"{count} {side}" for side, count in self.samples.items())
@@ -84,18 +91,18 @@ def prepare(
     in the order of the annotations. Raises Refusal for ground truth that cannot be read, too many rejections, or
     samples that cannot be split.
     """
-    rejected_csv = metrics / "rejected.csv"
+    rejected_csv, waiting_csv = metrics / REJECTED, metrics / WAITING
     if processed.exists():
         shutil.rmtree(processed)
     rejected_csv.unlink(missing_ok=True)
+    waiting_csv.unlink(missing_ok=True)
     lists = {"val": params.val, "test": params.test}
     truth = read_ground_truth(raw, params.encoding, not_truth=[name for name in lists.values() if name])
     print(f"prepare: ground truth is read as {truth.source}")
     for note in truth.notes:
         print(f"prepare: note: {note}")
-    limits, cleaning = ImageLimits.of(params), Cleaning.of(params)
     originals = [Original(sample.path, sample.region) for sample in truth.samples]
-    results = convert_pictures(originals, processed / UNFINISHED, limits, workers, cache, cleaning)
+    results = convert_pictures(originals, processed / UNFINISHED, ImageLimits.of(params), workers, cache)
     accepted: list[Accepted] = []
     rejections = list(truth.rejections)
     for sample, result in zip(truth.samples, results, strict=True):
@@ -107,8 +114,9 @@ def prepare(
         else:
             accepted.append((sample, result))
     write_rejections(rejected_csv, rejections)
+    write_waiting(waiting_csv, truth.waiting)
     try:
-        refuse_too_many(rejections, len(accepted), params.max_rejected_share, raw, rejected_csv)
+        refuse_too_many(rejections, len(accepted), params.max_rejected_share, raw, rejected_csv, truth.waiting)
         facts, split = _split(accepted, raw, metrics, params)
         for left_out, frozen in split.left_out:
             image, picture = accepted[left_out]
@@ -118,7 +126,7 @@ def prepare(
             rejections.append(Rejection(image.name, image.row, reason, counted=False))
         if split.left_out:
             write_rejections(rejected_csv, rejections)
-        _write_samples(accepted, facts, split, processed, limits, cleaning)
+        _write_samples(accepted, facts, split, processed)
     except Refusal:
         shutil.rmtree(processed)
         raise
@@ -126,6 +134,8 @@ def prepare(
         cache.tidy()
     for line in count_kinds(rejections):
         print(f"prepare: rejected: {line}")
+    if truth.waiting:
+        print(f"prepare: {count_waiting(truth.waiting, waiting_csv)}")
     pages = {side: {(f.hand, f.page) for f, of in zip(facts, split.sides, strict=True) if of == side} for side in SIDES}
     return Summary(
         rows=truth.rows,
@@ -134,6 +144,7 @@ def prepare(
         pages={side: len(own) for side, own in pages.items() if own},
         rejected=len(rejections),
         rejected_csv=rejected_csv,
+        waiting=len(truth.waiting),
     )
 
 
@@ -167,7 +178,8 @@ def _split(
     ]
     fixed = frozenset(side for side, name in lists.items() if name)
     rules = SplitRules(params.val_share, params.seed, params.test_share, params.same_text_characters, fixed)
-    split = split_samples(facts, find_same_pictures(pictures), rules)
+    recurring = find_recurring([fact.text for fact in facts], [fact.place for fact in facts])
+    split = split_samples(facts, find_same_pictures(pictures, recurring), rules)
     checks = check_split(facts, pictures, split.sides, params.same_text_characters)
     if checks.leaks:
         raise RuntimeError(f"the split has leaks, which is a mistake in this program: {checks}")
@@ -177,8 +189,10 @@ def _split(
         for side, name in lists.items()
         if side in split.sides
     }
-    write_json(metrics / "split.json", describe_split(facts, names, split, checks, chosen_by))
-    for line in word_split(names, split):
+    write_json(
+        metrics / "split.json", describe_split(facts, names, split, checks, chosen_by, params.same_text_characters)
+    )
+    for line in word_split(names, split, checks):
         print(f"prepare: {line}")
     return facts, split
 
@@ -188,10 +202,8 @@ def _write_samples(
     facts: Sequence[SplitSample],
     split: Split,
     processed: Path,
-    limits: ImageLimits,
-    cleaning: Cleaning,
 ) -> None:
-    """Number the pictures and move them to where they belong; metadata.json comes last."""
+    """Number the pictures and move them to where they belong; the lists come last."""
     digits = max(5, len(str(len(accepted))))
     samples: dict[str, list[Sample]] = {side: [] for side in SIDES}
     for side in set(split.sides) & set(SIDES):
@@ -223,25 +235,16 @@ def _write_samples(
     for side, own in samples.items():
         if own:
             write_text(processed / f"{side}.txt", list_names([sample.original_filename for sample in own]))
-    if samples["test"]:
-        write_json(processed / "test" / METADATA.name, [asdict(sample) for sample in samples["test"]])
-    cleaned = [
-        CleanedSample(sample.image_id, side, Original(image.path, image.region), picture.turned_degrees)
-        for side in ("train", "val")
-        for sample in samples[side]
-        for image, picture in [accepted[int(sample.image_id) - 1]]
-    ]
-    record_cleaning(processed / CLEANING, cleaned, limits, cleaning)
-    seen = sorted(samples["train"] + samples["val"], key=lambda sample: sample.image_id)
-    write_json(processed / METADATA.name, [asdict(sample) for sample in seen])
+    sides = [side for side in ("test", "train", "val") if samples[side]]
+    write_metadata([sample for side in sides for sample in samples[side]], processed, sides)
 
 
 def main() -> None:
     from ownhand.model.fit import SequenceLimit
 
     params = read_params()
-    with open_cache(ImageLimits.of(params.prepare), Cleaning.of(params.prepare)) as cache:
-        print(prepare(RAW, METADATA.parent, METRICS, params.prepare, SequenceLimit.of(params), cache=cache))
+    with open_cache(ImageLimits.of(params.prepare)) as cache:
+        print(prepare(RAW, PROCESSED, METRICS, params.prepare, SequenceLimit.of(params), cache=cache))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Train: LoRA on the base model, fed with vision tokens from the cache.
 
-Reads   data/processed/metadata.json, data/features/, the base model (without its vision tower); parameters `model`,
-        `train`, and of `transcribe` how lines are read for the CER curve. With the LoRA targets `vision` or `projector`
-        also the pictures, the vision tower and the parameters `encode`: what is trained cannot come from a cache.
+Reads   data/processed/{train,val}/metadata.json, data/features/, the base model (without its vision tower); parameters
+        `model`, `train`, and of `transcribe` how lines are read for the CER curve. With the LoRA targets `vision` or
+        `projector` also the pictures, the vision tower and the parameters `encode`: what is trained cannot come from a
+        cache.
 Writes  models/adapter/ (PEFT layout), metrics/train.json, metrics/curves/{train_loss,val_loss,val_cer}.csv.
-Refuses a machine that cannot do it, samples that do not fit `max_tokens` or `batch_tokens`, a batch larger than the
+Refuses a device that is not there, samples that do not fit `max_tokens` or `batch_tokens`, a batch larger than the
         training set, a loss that is not a number.
 Alone   python -m stages.train
 
@@ -21,21 +22,18 @@ from typing import Any
 from transformers import set_seed
 
 from ownhand import processes
-from ownhand.checks.environment import check_environment
-from ownhand.checks.findings import refuse_blockers
-from ownhand.checks.machine import gather_environment
 from ownhand.errors import run_stage
 from ownhand.files import write_folder, write_json, write_text
 from ownhand.model.adapter import save_adapter
+from ownhand.model.base import BaseModel
 from ownhand.params import Params, read_params
 from ownhand.processes import start_processes
 from ownhand.runtime import alone_in, checkpoint_folder, fingerprint, set_up
-from ownhand.samples import METADATA, read_metadata
+from ownhand.samples import SIDES, metadata_file, read_metadata
 from ownhand.training.outcome import measure, model_card, write_curves
 from ownhand.training.run import (
     create_keep_best,
     create_trainer,
-    model_files,
     prepare_datasets,
     select,
     set_up_lora,
@@ -54,7 +52,6 @@ def main() -> None:
     params = read_params()
     if start_processes("stages.train", params.runtime.processes):
         return
-    refuse_blockers(check_environment(gather_environment(params.runtime)))  # it may have changed since `check` ran
     device = set_up(params.runtime)
     set_seed(params.train.seed)
     datasets = prepare_datasets(params, read_metadata(), FeatureCache(FEATURES))
@@ -88,7 +85,7 @@ def unfinished_folder(params: Params) -> Path:
             params.encode,
             params.train,
             params.transcribe,
-            files=[METADATA, FEATURES / "index.json", *model_files(params)],
+            files=[*map(metadata_file, SIDES), FEATURES / "index.json", *BaseModel.open(params, weights=False).files()],
         ),
     )
 

@@ -1,37 +1,36 @@
 """Transcribe: the base model, and the base model with the adapter, read the validation pictures.
 
-Reads   data/processed/metadata.json, data/features/, the base model, models/adapter/; parameters `model`,
+Reads   data/processed/val/metadata.json, data/features/, the base model, models/adapter/; parameters `model`,
         `transcribe`. An adapter of the vision tower sees the pictures of data/processed/ anew (parameters `encode`).
 Writes  data/predictions/base.jsonl and adapter.jsonl, one object a picture, in order of image id; probes.jsonl, what
         was read in wrong, blank and printed pictures (ownhand/vision/probes.py).
 Refuses to run without an adapter or without cached vision tokens.
 Alone   python -m stages.transcribe
+
+One batch is in memory at a time. Interrupted, it goes on behind the last batch that was read.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from peft import PeftModel
-from tokenizers import Tokenizer
 
 from ownhand import processes
 from ownhand.errors import run_stage
 from ownhand.files import write_text
 from ownhand.model.adapter import changes_vision, load_adapter
+from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
-from ownhand.model.families import read_family
-from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
-from ownhand.model.reading import disabled, json_lines, prediction
-from ownhand.model.sequence import SpecialTokens
-from ownhand.model.views import read_view_sizes
-from ownhand.params import TranscribeParams, read_params
+from ownhand.model.reading import disabled, json_lines, read_samples
+from ownhand.params import Params, TranscribeParams, read_params
 from ownhand.processes import start_processes
-from ownhand.runtime import DTYPES, set_up
-from ownhand.samples import Sample, read_metadata
-from ownhand.vision.features import FeatureCache, VisionInput, compute_vision_tokens
+from ownhand.runtime import alone_in, checkpoint_folder, fingerprint, set_up
+from ownhand.samples import Sample, metadata_file, read_metadata
+from ownhand.vision.features import FeatureCache, compute_vision_tokens
 from ownhand.vision.pictures import Pictures
 from ownhand.vision.probes import blank_key, exchange, printed_lines, probe_pictures, probe_samples
 
@@ -45,60 +44,64 @@ def main() -> None:
     if start_processes("stages.transcribe", params.runtime.processes):
         return
     device = set_up(params.runtime)
-    samples = [sample for sample in read_metadata() if sample.split == "val"]
+    samples = read_metadata(sides=["val"])
     cache = FeatureCache(FEATURES)
     sees_anew = changes_vision(ADAPTER)
-    base = load_base_model(
-        params.model.name_or_path,
-        params.model.revision,
-        dtype=DTYPES[params.model.dtype],
-        device=device,
-        attn_implementation=params.model.attn_implementation,
-        vision=sees_anew,
-    )
-    folder = find_model(params.model.name_or_path, params.model.revision)
-    tokenizer = read_tokenizer(folder)
-    special = special_tokens(tokenizer, read_family(folder).prompt)
-    model = load_adapter(base, ADAPTER)
+    base = BaseModel.open(params)
+    model = load_adapter(base.load(device, vision=sees_anew), ADAPTER)
     see: Callable[[str], torch.Tensor] = cache.tokens
     if sees_anew:
-        vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-        pictures, probes = Pictures(samples, vision, params.encode), probe_pictures(samples)
+        pictures, probes = Pictures(samples, base.vision, params.encode), probe_pictures(samples)
 
         def see_anew(key: str) -> torch.Tensor:
-            views = vision.views(probes[key]) if key in probes else pictures.views(key)
+            views = base.vision.views(probes[key]) if key in probes else pictures.views(key)
             return compute_vision_tokens(model, views)
 
         see = see_anew
 
     tokens_of = {"base": cache.tokens, "adapter": see}
-    readings = {}
-    for reader in tokens_of:
-        with disabled(model, reader):
-            vision_tokens = [tokens_of[reader](sample.image_id) for sample in samples]
-            readings[reader] = transcribe(
-                model, vision_tokens, tokenizer, special, params.transcribe, f"{reader} reads"
-            )
-    probes_read = read_probes(model, samples, tokens_of, tokenizer, special, params.transcribe)
-    if processes.number():
-        return
-    for reader, read in readings.items():
-        rows = [prediction(sample, reading) for sample, reading in zip(samples, read, strict=True)]
-        write_text(PREDICTIONS / f"{reader}.jsonl", json_lines(rows))
-    write_text(PREDICTIONS / "probes.jsonl", probes_read)
-    runaway = {reader: sum(reading.runaway for reading in read) for reader, read in readings.items()}
+    counts = [cache.count(sample.image_id) for sample in samples]
+    unfinished = unfinished_folder(params, base)
+    with alone_in(unfinished):
+        rows = {}
+        for reader in tokens_of:
+            with disabled(model, reader):
+                rows[reader] = read_samples(
+                    model,
+                    samples,
+                    counts,
+                    tokens_of[reader],
+                    base,
+                    params.transcribe,
+                    unfinished / reader,
+                    f"{reader} reads",
+                )
+        probes_read = read_probes(model, samples, tokens_of, base, params.transcribe)
+        if processes.number():
+            return
+        for reader, read in rows.items():
+            write_text(PREDICTIONS / f"{reader}.jsonl", json_lines(read))
+        write_text(PREDICTIONS / "probes.jsonl", probes_read)
+        shutil.rmtree(unfinished, ignore_errors=True)
+    runaway = {reader: sum(row["runaway"] for row in read) for reader, read in rows.items()}
     print(
         f"transcribe: read {len(samples)} validation pictures twice; wrote {PREDICTIONS.as_posix()}/base.jsonl and "
         f"adapter.jsonl; runaway outputs: {runaway['base']} base, {runaway['adapter']} adapter"
     )
 
 
+def unfinished_folder(params: Params, base: BaseModel) -> Path:
+    """Where what was read in exactly this task lies until the end."""
+    files = [metadata_file("val"), FEATURES / "index.json", *sorted(ADAPTER.glob("adapter_*")), *base.files()]
+    decides = fingerprint(params.model, params.encode, params.transcribe, files=files)
+    return checkpoint_folder("transcribe", decides)
+
+
 def read_probes(
     model: PeftModel,
     samples: Sequence[Sample],
     tokens_of: Mapping[str, Callable[[str], torch.Tensor]],
-    tokenizer: Tokenizer,
-    special: SpecialTokens,
+    base: BaseModel,
     params: TranscribeParams,
 ) -> str:
     """JSON Lines: probe ("shuffled", "blank", "printed"), reader, image_id, picture, truth, prediction.
@@ -122,7 +125,7 @@ def read_probes(
             continue
         with disabled(model, reader):
             tokens = [tokens_of[reader](picture) for _, picture, _ in pictures]
-            readings = transcribe(model, tokens, tokenizer, special, params, f"{probe} pictures, {reader}")
+            readings = transcribe(model, tokens, base, params, f"{probe} pictures, {reader}")
         rows += [
             {
                 "probe": probe,

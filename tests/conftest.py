@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,15 @@ from transformers import UnlimitedOcrForConditionalGeneration
 
 from demo.drawing import Hand, draw_line
 from demo.shape import build_tokenizer, official_config, write_base_model
+from ownhand.model.base import BaseModel
 from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from ownhand.model.loading import load_base_model, read_tokenizer, special_tokens
 from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens
-from ownhand.model.views import read_view_sizes
-from ownhand.samples import Sample
-from ownhand.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
+from ownhand.model.views import VisionInput, read_view_sizes
+from ownhand.params import read_params
+from ownhand.samples import Sample, write_metadata
+from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"
@@ -50,6 +51,18 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def open_model(folder: Path) -> BaseModel:
+    """The model of a folder, with the modes and limits of the shipped params.yaml."""
+    shipped = read_params(ROOT / "params.yaml")
+    model = shipped.model.model_copy(update={"name_or_path": str(folder), "revision": None, "dtype": "float32"})
+    return BaseModel.open(shipped.model_copy(update={"model": model}))
+
+
+@pytest.fixture(scope="session")
+def base(model_folder: Path) -> BaseModel:
+    return open_model(model_folder)
+
+
 @pytest.fixture(scope="session")
 def special(model_folder: Path) -> SpecialTokens:
     return special_tokens(read_tokenizer(model_folder), PROMPT)
@@ -65,7 +78,9 @@ def pictures() -> list[Image.Image]:
 def samples() -> list[Sample]:
     """Four training samples on two pages that belong to `pictures`; the last two serve as validation too."""
     return [
-        Sample(f"{i + 1:05d}", f"{i + 1}.jpg", text, f"{i + 1}.jpg", f"p{i // 2}", "", 300, 64, "train", str(i))
+        Sample(
+            f"{i + 1:05d}", f"{i + 1}.jpg", text, f"{i + 1}.jpg", f"p{i // 2}", "", 300, 64, "train", f"{i + 1:064x}"
+        )
         for i, text in enumerate(TEXTS)
     ]
 
@@ -86,11 +101,11 @@ def feature_folder(
     """The vision tokens of `pictures`, as `encode` writes them."""
     folder = tmp_path_factory.mktemp("features")
     model = load_base_model(str(model_folder), dtype=torch.float32)
-    writer = FeatureWriter(tmp_path_factory.mktemp("unfinished"), shard_mb=1)
-    for sample, picture in zip(samples, pictures, strict=True):
-        writer.add(sample.image_id, compute_vision_tokens(model, vision.views(picture)))
-    writer.flush()
-    finish_cache([writer.folder], folder, {})
+    tokens = (
+        (sample.image_id, compute_vision_tokens(model, vision.views(picture)))
+        for sample, picture in zip(samples, pictures, strict=True)
+    )
+    write_features(folder, tokens, {}, shard_mb=1)
     return folder
 
 
@@ -111,9 +126,8 @@ def stage_folder(tmp_path: Path, model_folder: Path, pictures: list[Image.Image]
     for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
         path = f"data/processed/{sample.image_id}.png"
         picture.save(tmp_path / path)
-        rows.append(asdict(replace(sample, image_path=path, split="val" if i == 3 else "train")))
-    (tmp_path / "data/processed/metadata.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    (tmp_path / "demo").symlink_to(ROOT / "demo")  # what the printed lines of ownhand/vision/probes.py are drawn from
+        rows.append(replace(sample, image_path=path, split="val" if i == 3 else "train"))
+    write_metadata(rows, tmp_path / "data/processed")
     return tmp_path
 
 

@@ -26,13 +26,16 @@ from ownhand.model.adapter import (
     to_native,
     to_official,
 )
-from ownhand.model.loading import load_base_model, read_tokenizer
+from ownhand.model.base import BaseModel
+from ownhand.model.loading import load_base_model
+from ownhand.model.loss import label_logits_loss
 from ownhand.model.official import build_config
 from ownhand.model.sequence import CachedVisionCollator, SpecialTokens, as_image_outputs
+from ownhand.model.views import VisionInput
 from ownhand.params import TrainParams, read_params
 from ownhand.samples import Sample
-from ownhand.training.trainer import CachedSamples, label_logits_loss
-from ownhand.vision.features import FeatureCache, VisionInput, compute_vision_tokens
+from ownhand.training.trainer import CachedSamples
+from ownhand.vision.features import FeatureCache, compute_vision_tokens
 from ownhand.vision.pictures import PictureCollator, Pictures
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +54,7 @@ def train_params(**changes: Any) -> TrainParams:
     return read_params(ROOT / "params.yaml").train.model_copy(update={"lora_dropout": 0.0, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("r", [8, 16])
 @pytest.mark.parametrize(
     ("targets", "per_rank"),
@@ -79,7 +83,7 @@ def test_the_numbers_that_are_told_of_deepseek_ocr() -> None:
 
 @pytest.fixture
 def datasets(
-    model_folder: Path,
+    base: BaseModel,
     samples: list[Sample],
     pictures: list[Image.Image],
     cache: FeatureCache,
@@ -88,13 +92,12 @@ def datasets(
     tmp_path: Path,
 ) -> dict[str, dict[str, Any]]:
     """The same two samples as batches from the cache and from picture files."""
-    tokenizer = read_tokenizer(model_folder)
 
     class FromMemory(Pictures):
         def views(self, key: str) -> Any:
             return self.vision.views(pictures[int(key) - 1])
 
-    arguments = (samples, cache, tokenizer, special, 2048, True)
+    arguments = (samples, cache, base, 2048, True)
     cached = CachedSamples(*arguments)
     drawn = CachedSamples(*arguments, pictures=FromMemory(samples, vision, 0))
     return {
@@ -206,7 +209,7 @@ def test_an_adapter_of_the_vision_tower_changes_vision_tokens_and_needs_the_towe
 def test_official_names_and_back(tmp_path: Path, model_folder: Path) -> None:
     train_a_little(model_folder, ["attention", "mlp"], tmp_path)
     native = load_file(tmp_path / "adapter_model.safetensors")
-    official = to_official(native)
+    official = to_official(native, 3)
     assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in official
     assert "base_model.model.model.layers.1.mlp.shared_experts.up_proj.lora_B.weight" in official
     assert not any("language_model" in name for name in official)
@@ -217,7 +220,7 @@ def test_official_names_and_back(tmp_path: Path, model_folder: Path) -> None:
 def test_an_adapter_of_the_vision_tower_has_no_official_names(tmp_path: Path, model_folder: Path) -> None:
     train_a_little(model_folder, ["attention", "vision"], tmp_path)
     with pytest.raises(Refusal, match="merged model"):
-        to_official(load_file(tmp_path / "adapter_model.safetensors"))
+        to_official(load_file(tmp_path / "adapter_model.safetensors"), 3)
 
 
 def test_an_adapter_names_the_configured_base_model_and_no_path_of_this_machine(

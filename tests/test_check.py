@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from ownhand.checks import readiness
 from ownhand.checks.findings import Finding
+from ownhand.checks.readiness import inspect, report_readiness
 from ownhand.checks.run import inspect_run
 from ownhand.errors import Refusal
 from ownhand.params import read_params
-from ownhand.samples import Sample
-from stages import check, train
+from ownhand.samples import Sample, write_metadata
+from stages import train
 
 ROOT = Path(__file__).parent.parent
 REAL = ROOT.parent / "shared" / "real-handwriting"
@@ -80,8 +81,7 @@ def write_samples(folder: Path, lines: Sequence[tuple[str, str, str]], pictures:
         image_id, page = f"{number:05d}", Path(name).stem
         size = (picture.width, picture.height)
         samples.append(Sample(image_id, path.as_posix(), text, name, page, "", *size, side, str(number)))
-    records = [asdict(sample) for sample in samples]
-    (folder / "data/processed/metadata.json").write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
+    write_metadata(samples, folder / "data/processed")
     (folder / "metrics").mkdir(exist_ok=True)
     (folder / "metrics/rejected.csv").write_text("file,row,reason\n", encoding="utf-8")
 
@@ -132,11 +132,11 @@ def test_the_first_users_own_photographs_give_the_same_findings(workspace: Path)
 def test_a_sound_set_is_ready_and_the_second_report_is_the_same_to_the_last_byte(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check.main([])
+    report_readiness()
     assert capsys.readouterr().out.splitlines()[-1].startswith("READY: ")
-    paths = [workspace / path for path in (check.READINESS_JSON, check.READINESS_MD, check.READY)]
+    paths = [workspace / path for path in (readiness.READINESS_JSON, readiness.READINESS_MD, readiness.READY)]
     before = [path.read_bytes() for path in paths]
-    check.main([])
+    report_readiness()
     assert [path.read_bytes() for path in paths] == before
     assert json.loads(before[0])["ready"] is True
 
@@ -144,30 +144,39 @@ def test_a_sound_set_is_ready_and_the_second_report_is_the_same_to_the_last_byte
 def test_everything_wrong_is_listed_at_once_and_the_reports_are_written(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check.main([])
+    report_readiness()
     write_params(workspace, **FIRST_USER)
     (workspace / "data/processed/train/images/00002.jpg").unlink()
     (workspace / "metrics/rejected.csv").write_text("file,row,reason\nb.jpg,3,not an image\n", encoding="utf-8")
     weights = workspace / "models/base/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(SystemExit) as end:
-        check.main([])
+        report_readiness()
     assert end.value.code == 1
-    content = json.loads((workspace / check.READINESS_JSON).read_text(encoding="utf-8"))
+    content = json.loads((workspace / readiness.READINESS_JSON).read_text(encoding="utf-8"))
     codes = {one["code"] for one in content["findings"] if one["level"] != "ready"}
     assert EXPERT.keys() | {"DATA-010", "DATA-012", "MODEL-004"} <= codes
     assert content["ready"] is False
-    assert not (workspace / check.READY).exists()
+    assert not (workspace / readiness.READY).exists()
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("NOT READY: 5 blockers (CONF-002, CONF-004, CONF-007, DATA-012, MODEL-004)")
-    assert "**NOT READY" in (workspace / check.READINESS_MD).read_text(encoding="utf-8")
+    assert "**NOT READY" in (workspace / readiness.READINESS_MD).read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_what_is_no_file_in_data_raw_is_a_blocker(workspace: Path) -> None:
+    (workspace / "data/raw").mkdir(parents=True)
+    os.mkfifo(workspace / "data/raw/pipe.jpg")
+    findings = inspect_run(read_params())
+    assert problems(findings)["DATA-014"] == "blocker"
+    assert seen(findings, "DATA-014") == "pipe.jpg is a FIFO"
 
 
 def test_broken_parameters_and_a_missing_model_are_findings_too(workspace: Path) -> None:
     write_params(workspace, model={"name_or_path": "models/elsewhere"})
-    assert problems(check.inspect())["MODEL-001"] == "blocker"
+    assert problems(inspect())["MODEL-001"] == "blocker"
     write_params(workspace, train={"learning_rate": "1e-4", "lora_rank": 4})
-    findings = check.inspect()
+    findings = inspect()
     assert problems(findings) == {"CONF-001": "blocker"}
     assert "train.lora_rank: unknown key" in seen(findings, "CONF-001")
     assert any(one.code == "ENV-001" for one in findings)
@@ -187,10 +196,10 @@ def test_the_gate_runs_when_asked_for_and_only_without_another_blocker(
     asked: list[object] = []
     monkeypatch.setattr("ownhand.checks.run.prove_learning", lambda params: asked.append(params) or [])
     write_params(workspace, check={"overfit": parameter}, train={"batch_size": 3}, runtime={"device": "cpu"})
-    check.inspect(overfit=flag)
+    inspect(overfit=flag)
     assert len(asked) == runs
     write_params(workspace, check={"overfit": parameter}, encode={"copies": 0}, train={"batch_size": 4})
-    check.inspect(overfit=flag)
+    inspect(overfit=flag)
     assert len(asked) == runs
 
 
@@ -199,13 +208,13 @@ def test_foreign_packages_end_the_report_before_they_are_imported(
 ) -> None:
     monkeypatch.setattr("ownhand.checks.machine._installed", lambda package: "0.0.1")
     monkeypatch.setitem(sys.modules, "ownhand.checks.run", None)  # importing it would now fail
-    findings = check.inspect()
+    findings = inspect()
     assert {one.code for one in findings if one.level == "blocker"} == {"ENV-002"}
 
 
 def test_train_itself_refuses_a_machine_that_cannot_do_it(workspace: Path) -> None:
     write_params(workspace, runtime={"device": "cuda:7"})
-    with pytest.raises(Refusal, match="ENV-005 runtime.device is cuda:7"):
+    with pytest.raises(Refusal, match="runtime.device means cuda:7, but torch"):
         train.main()
 
 
@@ -221,11 +230,12 @@ def test_in_dvc_a_blocker_stops_what_follows_and_a_new_warning_re_runs_nothing(w
     """The real entry of `check`; in place of `encode` a stage that needs what `encode` needs of it."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     needed = [path for path in stages["encode"]["deps"] if path.startswith("metrics/")]
-    assert needed == [check.READY.as_posix()]
+    assert needed == [readiness.READY.as_posix()]
     after = {"cmd": "python -m stages.after", "deps": needed, "outs": ["after.txt"]}
     pipeline = {"stages": {"check": stages["check"], "after": after}}
     (workspace / "dvc.yaml").write_text(yaml.safe_dump(pipeline), encoding="utf-8")
-    shutil.copytree(ROOT / "stages", workspace / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("ownhand", "stages"):
+        shutil.copytree(ROOT / package, workspace / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", workspace)
     shutil.copy(ROOT / ".dvcignore", workspace)
     (workspace / "stages/after.py").write_text("open('after.txt', 'w').write('done')\n", encoding="utf-8")
@@ -236,15 +246,15 @@ def test_in_dvc_a_blocker_stops_what_follows_and_a_new_warning_re_runs_nothing(w
         return [name for name in ("check", "after") if f"Running stage '{name}'" in output]
 
     assert stages_run(run(workspace, "dvc", "repro")) == ["check", "after"]
-    report = (workspace / check.READINESS_JSON).read_bytes()
+    report = (workspace / readiness.READINESS_JSON).read_bytes()
     assert stages_run(run(workspace, "dvc", "repro")) == []
 
     write_params(workspace, train={"batch_size": 3, "evaluations": 1}, runtime={"device": "cpu", "checkpoint_steps": 2})
     assert stages_run(run(workspace, "dvc", "repro")) == ["check"]
-    assert (workspace / check.READINESS_JSON).read_bytes() != report
+    assert (workspace / readiness.READINESS_JSON).read_bytes() != report
 
     write_params(workspace, train={"batch_size": 300}, runtime={"device": "cpu"})
     output = run(workspace, "dvc", "repro", code=1)
     assert stages_run(output) == ["check"]
     assert "NOT READY: 1 blocker (CONF-002)" in output
-    assert "CONF-002" in (workspace / check.READINESS_MD).read_text(encoding="utf-8")
+    assert "CONF-002" in (workspace / readiness.READINESS_MD).read_text(encoding="utf-8")

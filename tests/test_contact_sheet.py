@@ -12,9 +12,9 @@ from ownhand.vision.contact_sheet import SHEET, Group, read_contact_sheet, write
 
 def test_pictures_come_back_reduced_in_order_with_captions_and_settings(tmp_path: Path) -> None:
     pictures = [("before", Image.new("RGB", (2000, 100), "red")), ("after", Image.new("RGB", (90, 50), "blue"))]
-    write_contact_sheet(tmp_path, {"deskew": 5.0}, [Group("Один", pictures), Group("Два", pictures[1:])])
+    write_contact_sheet(tmp_path, {"copies": 5.0}, [Group("Один", pictures), Group("Два", pictures[1:])])
     sheet = read_contact_sheet(tmp_path)
-    assert sheet is not None and sheet["settings"] == {"deskew": 5.0}
+    assert sheet is not None and sheet["settings"] == {"copies": 5.0}
     assert [group["title"] for group in sheet["groups"]] == ["Один", "Два"]
     first, second = sheet["groups"][0]["pictures"]
     assert (first["caption"], first["width"], first["height"]) == ("before", 560, 28)

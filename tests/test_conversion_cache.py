@@ -10,10 +10,8 @@ import pytest
 from PIL import Image
 
 from ownhand.dataset import conversion
-from ownhand.dataset.cleaning import NOTHING, Cleaning
 from ownhand.dataset.conversion import Original, convert_pictures
 from ownhand.dataset.conversion_cache import INDEX, ConversionCache, open_cache, picture_key
-from ownhand.dataset.duplicates import Picture
 from ownhand.ground_truth.regions import Region, box
 from ownhand.images import ImageLimits
 
@@ -129,7 +127,7 @@ def test_kept_pictures_are_links_and_outlive_the_outputs(tmp_path: Path, origina
     assert all(path.stat().st_size for path in (tmp_path / "cache/today").glob("*.jpg"))
 
 
-def test_every_limit_and_every_cleaning_has_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_limit_has_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", tmp_path.as_posix())
     folders = set()
     for limits in (
@@ -140,32 +138,10 @@ def test_every_limit_and_every_cleaning_has_a_cache_of_its_own(tmp_path: Path, m
         ImageLimits(100, 8, 1_000_001, 20.0),
         ImageLimits(100, 8, 1_000_000, 21.0),
     ):
-        with open_cache(limits, NOTHING) as cache:
+        with open_cache(limits) as cache:
             folders.add(cache.folder)
     assert len(folders) == 5
-    for cleaning in (Cleaning(deskew=5.0), Cleaning(flatten_background=1.0), Cleaning(normalise_contrast=0.5)):
-        with open_cache(LIMITS, cleaning) as cache:
-            folders.add(cache.folder)
-    assert len(folders) == 8
     assert all(folder.is_relative_to(tmp_path / ".checkpoints/prepare") for folder in folders)
-
-
-def test_how_a_kept_picture_was_turned_is_kept_too(tmp_path: Path) -> None:
-    image = Image.new("RGB", (600, 80), "white")
-    for y in (30, 50):
-        image.paste("black", (20, y, 580, y + 3))
-    image.rotate(2, Image.Resampling.BICUBIC, expand=True, fillcolor="white").save(tmp_path / "a.png")
-    limits = ImageLimits(max_side_px=1000, min_side_px=8, max_pixels=1_000_000, max_aspect=20.0)
-    turned = []
-    for run in ("one", "two"):
-        cache = ConversionCache(tmp_path / "cache/today")
-        (picture,) = convert_pictures(
-            [Original(tmp_path / "a.png")], tmp_path / run, limits, cache=cache, cleaning=Cleaning(deskew=5.0)
-        )
-        cache.tidy()
-        assert isinstance(picture, Picture)
-        turned.append(picture.turned_degrees)
-    assert turned[0] == turned[1] == pytest.approx(-2, abs=0.1)
 
 
 def test_two_lines_of_a_page_have_keys_of_their_own() -> None:

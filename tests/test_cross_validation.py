@@ -110,3 +110,15 @@ def test_unusual_validation_pages_are_told(cer: float, low: float | None, high: 
     folds["adapter"] = rates | {"cer_low": None, "cer_high": None}
     assert compare_with_validation(summary) is None
     assert word_cross_validation({"adapter": summary["adapter"]}) == []
+
+
+def test_texts_that_the_adapter_of_a_fold_was_trained_on_are_counted_apart(tmp_path: Path) -> None:
+    rows = [*ROWS, ("p4", "Добрый день!", "добр день", "добрый день"), ("p2", "Ещё строка", "ещё", "Ещё строка")]
+    alone = crossed(write_cross_validation(write_validation_set(tmp_path / "alone", ROWS), 4), 4)["cross_validation"]
+    found = crossed(write_cross_validation(write_validation_set(tmp_path / "more", rows), 5), 5)["cross_validation"]
+    assert alone["n_lines_trained_texts"] == 0
+    assert alone["adapter"]["cer_unseen_texts"] == alone["adapter"]["cer"]
+    assert found["n_lines_trained_texts"] == 2  # "добрый день" on p2 and on p4, each trained on without the other
+    characters = sum(len(truth) for _, truth, _, _ in rows) + len("train line") - len("добрый деньДобрый день!")
+    assert found["adapter"]["cer_unseen_texts"] == pytest.approx(1 / characters, abs=1e-6)
+    assert found["adapter"]["cer"] > found["adapter"]["cer_unseen_texts"]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
 from ownhand.errors import Refusal
+from ownhand.model.base import BaseModel
 from ownhand.model.decoding import ConfidenceRecorder, is_loop, transcribe
-from ownhand.model.loading import load_base_model, read_tokenizer
 from ownhand.model.reading import json_lines
-from ownhand.model.sequence import SpecialTokens
 from ownhand.params import TranscribeParams
 from ownhand.samples import Sample
 from ownhand.vision.features import FeatureCache
@@ -43,17 +41,15 @@ def test_the_recorder_notes_the_probability_of_the_chosen_token_and_changes_noth
 
 
 def test_readings_do_not_depend_on_the_batch_they_are_read_in(
-    model_folder: Path, samples: list[Sample], cache: FeatureCache, special: SpecialTokens
+    base: BaseModel, samples: list[Sample], cache: FeatureCache
 ) -> None:
-    model = load_base_model(str(model_folder), dtype=torch.float32, vision=False)
+    model = base.load(vision=False)
     tokens = [cache.tokens(sample.image_id) for sample in samples]
-    tokenizer = read_tokenizer(model_folder)
     together, alone = (
         transcribe(
             model,
             tokens,
-            tokenizer,
-            special,
+            base,
             TranscribeParams(max_new_tokens=12, no_repeat_ngram_size=0, batch_size=batch_size),
             "test",
         )
@@ -66,12 +62,12 @@ def test_readings_do_not_depend_on_the_batch_they_are_read_in(
 
 
 def test_a_picture_that_gives_no_numbers_is_refused(
-    model_folder: Path, samples: list[Sample], cache: FeatureCache, special: SpecialTokens
+    base: BaseModel, samples: list[Sample], cache: FeatureCache
 ) -> None:
-    model = load_base_model(str(model_folder), dtype=torch.float32, vision=False)
+    model = base.load(vision=False)
     tokens = [cache.tokens(samples[0].image_id), torch.full_like(cache.tokens(samples[1].image_id), float("nan"))]
     params = TranscribeParams(max_new_tokens=4, no_repeat_ngram_size=0, batch_size=2)
     with pytest.raises(Refusal, match=r"no numbers \(NaN\)"):
-        transcribe(model, tokens, read_tokenizer(model_folder), special, params, None)
+        transcribe(model, tokens, base, params, None)
     with pytest.raises(ValueError):
         json_lines([{"confidence": float("nan")}])

@@ -122,3 +122,13 @@ def test_disjoint_sets_say_whether_a_join_was_new() -> None:
     assert sets.join(1, 4)
     assert not sets.join(4, 3)
     assert [sets.find(i) for i in range(5)] == [0, 1, 2, 1, 1]
+
+
+def test_alike_pictures_of_texts_that_recur_are_the_same_only_when_their_files_are(tmp_path: Path) -> None:
+    heading = [
+        draw_line("Здравствуй, мама!", FONT, Hand(grain=2), np.random.default_rng(seed), 44) for seed in range(8)
+    ]
+    pictures = store(tmp_path, [*heading, heading[0]])
+    assert find_same_pictures(pictures) == [(0, 8), (3, 7)]  # a steady hand: alike without being copies
+    assert find_same_pictures(pictures, [True] * 9) == [(0, 8)]
+    assert find_same_pictures(pictures, [number != 7 for number in range(9)]) == [(0, 8), (3, 7)]

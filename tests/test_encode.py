@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from conftest import ROOT, edit_params
 from PIL import Image
 
 from ownhand.params import read_params
-from ownhand.samples import METADATA, Sample
+from ownhand.samples import Sample, read_metadata
+from ownhand.vision import encoding
 from ownhand.vision.contact_sheet import read_contact_sheet
 from ownhand.vision.features import FeatureCache
 from stages.encode import encode
@@ -31,16 +33,12 @@ def test_probe_pictures_are_encoded_under_keys_that_no_training_view_has(
         }
     )
     samples = [
-        Sample(f"0000{n}", f"{n}.png", "текст", f"{n}.png", f"p{n}", "", *picture.size, split, str(n))
+        Sample(f"0000{n}", f"{n}.png", "текст", f"{n}.png", f"p{n}", "", *picture.size, split, f"{n:064x}")
         for n, (picture, split) in enumerate(zip(pictures[:2], ("train", "val"), strict=True), start=1)
     ]
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(ROOT / "demo/texts", tmp_path / "demo/texts")
-    shutil.copytree(ROOT / "demo/fonts/held_out", tmp_path / "demo/fonts/held_out")
     for sample, picture in zip(samples, pictures, strict=False):
         picture.save(sample.image_path)
-    (tmp_path / METADATA).parent.mkdir(parents=True)
-    (tmp_path / METADATA).write_text("[]", encoding="utf-8")
     line = encode(samples, params, tmp_path / "features")
     cache = FeatureCache(tmp_path / "features")
     assert cache.keys_of("00001") == ["00001", "00001~1"] and cache.keys_of("00002") == ["00002"]
@@ -78,3 +76,23 @@ def test_two_experiments_that_encode_the_same_pictures_at_once_both_get_all_of_t
         assert run.returncode == 0, errors
     first, second = (FeatureCache(folder / "data/features").index["images"] for folder in (stage_folder, copy))
     assert first.keys() == second.keys() and len(first) == 3 * 11 + 1 + 25
+
+
+def test_lines_that_are_added_cost_only_themselves_and_the_features_are_those_of_a_first_run(
+    stage_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(stage_folder)
+    edit_params(stage_folder, "encode", copies=2)
+    params = read_params()
+    samples = read_metadata()
+    moved = [replace(sample, image_id=f"{i:05d}") for i, sample in enumerate(samples[1:], start=1)]
+    encode(moved, params)  # ids before the first line was put in front
+    seen = []
+    compute = encoding.compute_vision_tokens
+    monkeypatch.setattr(encoding, "compute_vision_tokens", lambda *arguments: seen.append(1) or compute(*arguments))
+    encode(samples, params)
+    assert len(seen) == 1 + 2
+    incremental = {path.name: path.read_bytes() for path in Path("data/features").iterdir() if path.is_file()}
+    shutil.rmtree(".checkpoints")
+    encode(samples, params)
+    assert incremental == {path.name: path.read_bytes() for path in Path("data/features").iterdir() if path.is_file()}

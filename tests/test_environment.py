@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from ownhand.checks.environment import check_environment, runs_on
-from ownhand.checks.machine import Card, EnvironmentFacts
+from ownhand.checks.machine import EnvironmentFacts, Gpu
 
-BLACKWELL = Card("NVIDIA GeForce RTX 5060 Ti", (12, 0), True, 15 * 10**9, 16 * 10**9)
+BLACKWELL = Gpu("NVIDIA GeForce RTX 5060 Ti", (12, 0), True, 15 * 10**9, 16 * 10**9)
 CU124 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
 GOOD = EnvironmentFacts(
     python=(3, 12, 4),
@@ -19,13 +19,12 @@ GOOD = EnvironmentFacts(
     ranges={"torch": "==2.13.0", "transformers": ">=5.23,<5.24", "peft": ">=0.21.2,<0.22", "accelerate": ">=1.15,<2"},
     cuda_build="12.8",
     architectures=("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"),
-    card=BLACKWELL,
+    gpu=BLACKWELL,
     driver=True,
     asked_device="auto",
     device="cuda",
     cores=8,
     threads=0,
-    console_encoding="utf-8",
     root_length=30,
     free_disk_bytes=100 * 10**9,
     memory_bytes=32 * 10**9,
@@ -53,15 +52,16 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
         ({"versions": {**GOOD.versions, "accelerate": "0.9"}}, "ENV-002", "warning"),
         ({"versions": {**GOOD.versions, "torch": "2.14.0"}}, "ENV-002", "warning"),
         ({"cuda_build": "12.4", "architectures": CU124}, "ENV-003", "blocker"),
-        ({"cuda_build": None, "card": None, "devices": ("cpu",), "device": "cpu"}, "ENV-004", "warning"),
+        ({"cuda_build": None, "gpu": None, "devices": ("cpu",), "device": "cpu"}, "ENV-004", "warning"),
         ({"asked_device": "cuda:3"}, "ENV-005", "blocker"),
         ({"asked_device": "mps"}, "ENV-005", "blocker"),
-        ({"card": None, "devices": ("cpu",), "device": "cpu"}, "ENV-006", "warning"),
+        ({"gpu": None, "devices": ("cpu",), "device": "cpu"}, "ENV-006", "warning"),
         ({"free_disk_bytes": 9 * 10**8}, "ENV-007", "blocker"),
         ({"free_disk_bytes": 12 * 10**8}, "ENV-007", "warning"),
-        ({"console_encoding": "cp1252"}, "ENV-008", "warning"),
         ({"root_length": 170}, "ENV-009", "warning"),
         ({"threads": 16}, "ENV-010", "warning"),
+        ({"processes": 2}, "ENV-012", "blocker"),  # one GPU
+        ({"processes": 9, "device": "cpu", "asked_device": "cpu", "gpu": None}, "ENV-012", "blocker"),
     ],
 )
 def test_each_fault_is_found_and_nothing_else(changes: dict[str, Any], code: str, level: str) -> None:
@@ -83,7 +83,7 @@ def test_the_missing_kernel_names_card_build_and_install_line() -> None:
 
 
 def test_whoever_chose_the_cpu_is_not_told_about_the_card() -> None:
-    without = replace(GOOD, cuda_build=None, card=None, devices=("cpu",), device="cpu", asked_device="cpu")
+    without = replace(GOOD, cuda_build=None, gpu=None, devices=("cpu",), device="cpu", asked_device="cpu")
     assert levels(without) == {}
 
 

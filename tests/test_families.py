@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import FONT
+from conftest import FONT, open_model
 from PIL import Image
 from transformers import DeepseekOcr2Config, PreTrainedConfig, UnlimitedOcrConfig
 
@@ -22,11 +22,11 @@ from ownhand.model.adapter import add_adapter, load_adapter, lora_config, save_a
 from ownhand.model.decoding import transcribe
 from ownhand.model.families import FAMILIES, read_family
 from ownhand.model.loading import load_base_model, model_class, read_tokenizer, special_tokens
+from ownhand.model.loss import label_logits_loss
 from ownhand.model.sequence import CachedVisionCollator, SpecialTokens, build_training_ids
-from ownhand.model.views import Views, read_view_sizes
+from ownhand.model.views import Views, VisionInput, read_view_sizes
 from ownhand.params import TranscribeParams, read_params
-from ownhand.training.trainer import label_logits_loss
-from ownhand.vision.features import VisionInput, compute_vision_tokens
+from ownhand.vision.features import compute_vision_tokens
 from ownhand.vision.pictures import PictureCollator
 
 ROOT = Path(__file__).parent.parent
@@ -160,11 +160,11 @@ def test_it_reads_from_cached_tokens_in_batches_as_alone(relative: Relative) -> 
     tower = relative.load(decoder=False)
     small = VisionInput("base", read_view_sizes(relative.folder), 6).views(Image.new("RGB", (300, 200), "white"))
     pictures = [compute_vision_tokens(tower, views) for views in (relative.views, small)]
-    model, tokenizer = relative.load(vision=False), read_tokenizer(relative.folder)
+    model, base = relative.load(vision=False), open_model(relative.folder)
 
     def read(tokens: list[torch.Tensor]) -> list[Any]:
         params = TranscribeParams(max_new_tokens=6, no_repeat_ngram_size=3, batch_size=2)
-        return transcribe(model, tokens, tokenizer, relative.special, params, "test")
+        return transcribe(model, tokens, base, params, "test")
 
     together, apart = read(pictures), [read([tokens])[0] for tokens in pictures]
     assert [reading.text for reading in together] == [reading.text for reading in apart]

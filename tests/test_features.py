@@ -1,4 +1,4 @@
-"""The feature cache: complete or not there, and the same tokens that went in."""
+"""The features of a run: complete or not there, and the same tokens that went in."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from ownhand.vision.features import FeatureCache, FeatureWriter, finish_cache
+from ownhand.vision.features import FeatureCache, write_features
 
 
 def tokens(seed: int, count: int = 5) -> torch.Tensor:
     return torch.randn(count, 8, generator=torch.Generator().manual_seed(seed))
 
 
+def write(folder: Path, keys: dict[str, int], **origin: str) -> None:
+    write_features(folder, ((key, tokens(seed, seed)) for key, seed in keys.items()), origin, shard_mb=1)
+
+
 def test_what_was_written_is_read_back_with_copies_behind_the_picture(tmp_path: Path) -> None:
-    writer = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
-    for key, seed in (("00001", 1), ("00001~1", 2), ("00002", 3)):
-        writer.add(key, tokens(seed, 4 + seed))
-    writer.flush()
-    finish_cache([writer.folder], tmp_path / "features", {"mode": "gundam"})
-    cache = FeatureCache(tmp_path / "features")
-    assert torch.equal(cache.tokens("00001~1"), tokens(2, 6))
+    write(tmp_path, {"00001": 5, "00001~1": 6, "00002": 7}, mode="gundam")
+    cache = FeatureCache(tmp_path)
+    assert torch.equal(cache.tokens("00001~1"), tokens(6, 6))
     assert cache.count("00002") == 7
     assert cache.keys_of("00001") == ["00001", "00001~1"]
     assert cache.index["mode"] == "gundam"
@@ -31,12 +31,8 @@ def test_what_was_written_is_read_back_with_copies_behind_the_picture(tmp_path: 
 
 
 def test_a_second_folder_adds_its_keys_behind_those_of_the_first(tmp_path: Path) -> None:
-    for name, keys in (("own", {"00001": 1, "00002": 2, "00002~1": 3}), ("more", {"00001~1": 4, "00001~2": 5})):
-        writer = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
-        for key, seed in keys.items():
-            writer.add(key, tokens(seed, seed))
-        writer.flush()
-        finish_cache([writer.folder], tmp_path / name, {"from": name})
+    write(tmp_path / "own", {"00001": 1, "00002": 2, "00002~1": 3})
+    write(tmp_path / "more", {"00001~1": 4, "00001~2": 5})
     cache = FeatureCache(tmp_path / "own", tmp_path / "more")
     assert cache.keys_of("00001") == ["00001", "00001~1", "00001~2"] and cache.keys_of("00002") == ["00002", "00002~1"]
     for key, seed in {"00001": 1, "00001~2": 5, "00002~1": 3, "00001~1": 4}.items():  # from shards of equal names
@@ -44,46 +40,15 @@ def test_a_second_folder_adds_its_keys_behind_those_of_the_first(tmp_path: Path)
     assert FeatureCache(tmp_path / "own").keys_of("00001") == ["00001"]
 
 
-def test_complete_shards_survive_an_interruption_and_half_ones_do_not_count(tmp_path: Path) -> None:
-    writer = FeatureWriter(tmp_path, shard_mb=1)
-    writer.add("00001", tokens(1))
-    writer.flush()
-    writer.add("00002", tokens(2))  # killed before the flush
-    (tmp_path / "tokens-00001.safetensors.77.tmp").write_bytes(b"half")
-    again = FeatureWriter(tmp_path, shard_mb=1)
-    assert "00001" in again
-    assert "00002" not in again
-    again.add("00002", tokens(2))
-    again.flush()
-    finish_cache([again.folder], tmp_path / "features", {})
-    assert torch.equal(FeatureCache(tmp_path / "features").tokens("00001"), tokens(1))
-
-
-def test_killed_while_the_shards_are_moved_no_shard_is_overwritten(tmp_path: Path) -> None:
-    writer = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
-    for i in range(3):
-        writer.add(f"0000{i}", tokens(i))
-        writer.flush()
-    (tmp_path / "features").mkdir()
-    first = tmp_path / "unfinished" / "tokens-00000.safetensors"
-    first.replace(tmp_path / "features" / first.name)  # killed here
-    again = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
-    assert "00000" not in again and "00002" in again
-    again.add("00000", tokens(0))
-    again.flush()
-    finish_cache([again.folder], tmp_path / "features", {})
-    cache = FeatureCache(tmp_path / "features")
-    assert all(torch.equal(cache.tokens(f"0000{i}"), tokens(i)) for i in range(3))
-    assert len(list((tmp_path / "features").glob("tokens-*"))) == 3
-    assert cache.index["images"]["00000"]["shard"] == "tokens-00000.safetensors", "in the place that it had"
-
-
-def test_shards_are_written_when_they_are_full(tmp_path: Path) -> None:
-    writer = FeatureWriter(tmp_path, shard_mb=1)
-    writer.add("00001", torch.zeros(200_000))
-    assert not list(tmp_path.glob("*.safetensors"))
-    writer.add("00002", torch.zeros(100_000))
-    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["tokens-00000.safetensors"]
+def test_a_full_shard_is_followed_by_another(tmp_path: Path) -> None:
+    big = ((f"{i}", torch.zeros(200_000) + i) for i in range(4))
+    assert write_features(tmp_path, big, {}, shard_mb=1) == 800_000
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
+        "tokens-00000.safetensors",
+        "tokens-00001.safetensors",
+    ]
+    cache = FeatureCache(tmp_path)
+    assert [float(cache.tokens(f"{i}")[0]) for i in range(4)] == [0, 1, 2, 3]
 
 
 def test_an_open_cache_can_be_pickled_for_a_spawned_worker(feature_folder: Path) -> None:

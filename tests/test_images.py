@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
 import struct
 import sys
 import zlib
@@ -13,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from ownhand.dataset import images
-from ownhand.images import ImageLimits, UnreadableImage, find_files, open_image
+from ownhand import images
+from ownhand.images import ImageLimits, UnreadableImage, find_files, find_unfit_files, open_image
 
 LIMITS = ImageLimits(max_side_px=400, min_side_px=8, max_pixels=1_000_000, max_aspect=20.0)
 WHITE, RED = (255, 255, 255), (255, 0, 0)
@@ -301,3 +303,35 @@ def test_a_name_that_is_not_utf8_gets_a_form_that_can_be_written(tmp_path: Path)
     ((name, path),) = find_files(tmp_path).files
     assert name == "caf\\xe9.jpg"
     assert path.read_bytes() == b"picture"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_what_is_neither_file_nor_folder_is_named_for_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    (raw / "sub/.hidden").mkdir(parents=True)
+    (raw / "a.jpg").write_bytes(b"")
+    (raw / "good link.jpg").symlink_to(raw / "a.jpg")
+    (raw / "good folder").symlink_to(tmp_path)
+    (raw / "sub/up").symlink_to("..")
+    assert find_unfit_files(raw) == find_unfit_files(tmp_path / "none") == {}
+    os.mkfifo(raw / "sub/.hidden/pipe")
+    (raw / "pipe.jpg").symlink_to(raw / "sub/.hidden/pipe")
+    (raw / "zero.png").symlink_to("/dev/zero")
+    (raw / ".#annotations.csv").symlink_to("me@here.1:2")
+    (raw / "loop").symlink_to("pool")
+    (raw / "pool").symlink_to("loop")
+    monkeypatch.chdir(raw)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("ear")
+        assert [name for name, _ in find_files(raw).files] == ["a.jpg", "good link.jpg"]  # and nothing is waited for
+        assert find_unfit_files(raw) == {
+            ".#annotations.csv": "a link to nothing (it leads to me@here.1:2)",
+            "ear": "a socket",
+            "loop": "a link that leads to itself",
+            "pipe.jpg": f"a link to a FIFO ({raw}/sub/.hidden/pipe)",
+            "pool": "a link that leads to itself",
+            "sub/.hidden/pipe": "a FIFO",
+            "zero.png": "a link to a device (/dev/zero)",
+        }

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ownhand.dataset import images
+from ownhand import images
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import read_params
 from ownhand.samples import read_metadata
@@ -59,8 +59,26 @@ ANNOTATIONS = {
         "test_ground_truth.test_every_format_rejects_empty_and_damaged_texts_and_missing_pictures_by_row",
     ),
     "image without row": (
-        "test_ground_truth.test_image_without_row_is_listed_as_no_transcription_and_not_counted",
+        "test_ground_truth.test_image_without_row_waits_and_is_no_rejection",
         "test_ground_truth.test_every_format_lists_pictures_that_it_does_not_name",
+    ),
+    "a picture or TextLine without a transcription": (
+        "test_page_files.test_lines_without_text_pages_without_lines_and_pictures_without_a_page_wait",
+        "test_prepare.test_what_is_untranscribed_waits_and_never_stops_the_run",
+    ),
+    "PAGE or ALTO with impossible numbers and nesting": (
+        "test_page_files.test_one_bad_line_is_one_rejected_line_and_the_rest_is_read",
+        "test_page_files.test_a_page_of_an_impossible_size_is_one_rejection",
+        "test_page_files.test_a_number_of_5000_digits_as_id_of_two_lines_is_rejected_and_listed",
+        "test_page_files.test_one_bad_alto_line_is_one_rejected_line_and_one_without_text_waits",
+        "test_prepare.test_one_bad_line_of_a_page_is_one_rejected_line",
+    ),
+    "10,000 rows that name one file": ("test_rejections.test_the_list_grows_with_the_rows_and_not_with_their_square",),
+    "a FIFO, socket, device, dangling or looping link": (
+        "test_images.test_what_is_neither_file_nor_folder_is_named_for_what_it_is",
+        "test_ground_truth.test_what_is_no_file_is_named_for_what_it_is_before_anything_is_read",
+        "test_prepare.test_a_fifo_is_named_and_not_waited_for",
+        "test_check.test_what_is_no_file_in_data_raw_is_a_blocker",
     ),
     "the same file named twice": (
         "test_ground_truth.test_same_file_twice_with_the_same_text_keeps_one",
@@ -200,7 +218,7 @@ def test_of_500_good_pictures_and_everything_bad_500_are_accepted_and_each_bad_o
     for number, (name, content) in enumerate(odd_but_good().items()):
         (raw / name).write_bytes(content)
         rows.append((unicodedata.normalize("NFC", name), f"{number}.0"))
-    expected = {"lost.jpg": "image not found", "nobody.png": "no transcription", "": "broken row"}
+    expected = {"lost.jpg": "image not found", "": "broken row"}
     for name, (content, kind) in bad_pictures().items():
         (raw / name).write_bytes(content)
         rows.append((name, f"текст {name}"))
@@ -210,12 +228,11 @@ def test_of_500_good_pictures_and_everything_bad_500_are_accepted_and_each_bad_o
         ("novel.png", "слово " * 3000, "text too long"),
         ("yo.png", "всё", "character"),
         ("doubt.png", "да", "named twice with different texts"),
-        ("nobody.png", "", "no transcription"),
     ):
         noise(len(expected) + 2000).save(raw / name)
         expected[name] = kind
-        if name != "nobody.png":
-            rows.append((name, text))
+        rows.append((name, text))
+    noise(2999).save(raw / "nobody.png")
     noise(3000).save(tmp_path / "x.jpg")
     for name in ("../x.jpg", "/etc/passwd", "C:\\x.jpg"):
         rows.append((name, "чужое"))
@@ -232,12 +249,15 @@ def test_of_500_good_pictures_and_everything_bad_500_are_accepted_and_each_bad_o
     shipped = read_params(ROOT / "params.yaml")
     model = shipped.model.model_copy(update={"name_or_path": str(ROOT / "models/base")})
     limit = SequenceLimit.of(shipped.model_copy(update={"model": model}))
-    limit = replace(limit, tokenizer=WithoutYo(limit.tokenizer))  # type: ignore[arg-type]
+    base = replace(limit.base, tokenizer=WithoutYo(limit.base.tokenizer))  # type: ignore[arg-type]
+    limit = replace(limit, base=base)
     summary = prepare(raw, tmp_path / "processed", tmp_path, shipped.prepare, limit, workers=1)
 
-    assert sum(summary.samples.values()) == len(read_metadata(tmp_path / "processed/metadata.json")) == 500
+    assert sum(summary.samples.values()) == len(read_metadata(tmp_path / "processed")) == 500
     with (tmp_path / "rejected.csv").open(encoding="utf-8", newline="") as file:
         rejected = list(csv.DictReader(file))
     assert {row["file"]: row["reason"].partition(":")[0] for row in rejected} == expected
     assert len(rejected) == summary.rejected == len(expected) + 1  # both rows of the doubtful one
-    assert all(bool(row["row"]) == (row["file"] != "nobody.png") for row in rejected)
+    assert all(row["row"] for row in rejected)
+    waiting = (tmp_path / "waiting.csv").read_text(encoding="utf-8").splitlines()
+    assert waiting == ["file,row,what", "nobody.png,,picture: no row of the annotations names it"]

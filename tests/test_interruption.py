@@ -16,6 +16,8 @@ from conftest import edit_params
 
 from ownhand.runtime import hash_file
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 KILLS = {"encode": 6, "train": 8, "transcribe": 6}
 OUTPUTS = {"encode": "data/features", "train": "models/adapter", "transcribe": "data/predictions"}
@@ -54,7 +56,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def test_twenty_kills_at_random_moments_change_no_output(workspace: Path) -> None:
-    seed = random.SystemRandom().randrange(1000)
+    seed = 20
     rng = random.Random(seed)
     print("seed", seed)  # shown when the test fails
     for stage, kills in KILLS.items():

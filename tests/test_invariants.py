@@ -8,21 +8,23 @@ from typing import Any
 import jiwer
 import pytest
 import torch
-from conftest import PROMPT, TEXTS
+from conftest import TEXTS, open_model
 from PIL import Image
 
 from demo.lines import make_batch
+from ownhand.model import loss as loss_module
 from ownhand.model.adapter import add_adapter, lora_config
+from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
-from ownhand.model.loading import load_base_model, read_tokenizer, special_tokens
+from ownhand.model.loading import load_base_model, read_tokenizer
+from ownhand.model.loss import label_logits_loss, sum_cross_entropy
 from ownhand.model.sequence import IGNORED_LABEL, CachedVisionCollator, SpecialTokens
-from ownhand.model.views import read_view_sizes
+from ownhand.model.views import VisionInput
 from ownhand.params import TrainParams, TranscribeParams, read_params
 from ownhand.runtime import hash_file
 from ownhand.samples import Sample
-from ownhand.training import trainer
-from ownhand.training.trainer import CachedSamples, label_logits_loss, sum_cross_entropy
-from ownhand.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
+from ownhand.training.trainer import CachedSamples
+from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,8 +35,8 @@ def train_params() -> TrainParams:
 
 
 @pytest.fixture
-def dataset(model_folder: Path, samples: list[Sample], cache: FeatureCache, special: SpecialTokens) -> CachedSamples:
-    return CachedSamples(samples, cache, read_tokenizer(model_folder), special, 2048, with_copies=True)
+def dataset(base: BaseModel, samples: list[Sample], cache: FeatureCache) -> CachedSamples:
+    return CachedSamples(samples, cache, base, 2048, with_copies=True)
 
 
 def mean_loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
@@ -126,34 +128,30 @@ def test_only_adapter_weights_move_and_base_files_stay(
     assert {path: hash_file(path) for path in model_folder.iterdir()} == files_before
 
 
+@pytest.mark.slow
 def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     pictures: list[Image.Image], samples: list[Sample], tmp_path: Path, train_params: TrainParams
 ) -> None:
-    base = ROOT / "models/base"
-    tokenizer = read_tokenizer(base)
-    special = special_tokens(tokenizer, PROMPT)
-    vision = VisionInput("gundam", read_view_sizes(base), 8)
-    whole = load_base_model(str(base), dtype=torch.float32)
-    writer = FeatureWriter(tmp_path / "unfinished", shard_mb=1)
-    for sample, picture in zip(samples, pictures, strict=True):
-        writer.add(sample.image_id, compute_vision_tokens(whole, vision.views(picture)))
-    writer.flush()
-    finish_cache([writer.folder], tmp_path / "features", {})
+    base = open_model(ROOT / "models/base")
+    whole = base.load()
+    seen = (
+        (sample.image_id, compute_vision_tokens(whole, base.vision.views(picture)))
+        for sample, picture in zip(samples, pictures, strict=True)
+    )
+    write_features(tmp_path / "features", seen, {}, shard_mb=1)
     cache = FeatureCache(tmp_path / "features")
-    dataset = CachedSamples(samples, cache, tokenizer, special, 2048, with_copies=True)
-    collator = CachedVisionCollator(special)
+    dataset = CachedSamples(samples, cache, base, 2048, with_copies=True)
+    collator = CachedVisionCollator(base.special)
     batch = collator([dataset[i] for i in range(4)])
     shuffled_set = dataset.with_shuffled_pictures()
     shuffled = collator([shuffled_set[i] for i in range(4)])
     torch.manual_seed(0)
-    model = add_adapter(
-        load_base_model(str(base), dtype=torch.float32, vision=False), lora_config(train_params, str(base), None)
-    )
+    model = add_adapter(base.load(vision=False), lora_config(train_params, "models/base", None))
     assert fit(model, batch, steps=60, rate=5e-3) < 0.05
     model.eval()
-    tokens = [cache.tokens(row["key"]) for row in dataset.rows]
+    tokens = [cache.tokens(example.key) for example in dataset.examples]
     settings = TranscribeParams(max_new_tokens=40, no_repeat_ngram_size=35, batch_size=3)
-    readings = transcribe(model, tokens, tokenizer, special, settings, "test")
+    readings = transcribe(model, tokens, base, settings, "test")
     assert jiwer.cer(TEXTS, [reading.text for reading in readings]) == 0
     assert not any(reading.runaway for reading in readings)
     with torch.no_grad():
@@ -188,7 +186,7 @@ def test_a_loss_in_parts_is_the_loss_in_one_piece_and_so_are_its_gradients(monke
     targets[3:7] = IGNORED_LABEL
     found = []
     for limit in (10**6, 250):  # all at once; five labels at a time
-        monkeypatch.setattr(trainer, "FLOAT32_LOGITS", limit)
+        monkeypatch.setattr(loss_module, "FLOAT32_LOGITS", limit)
         loss = sum_cross_entropy(logits, targets)
         (gradient,) = torch.autograd.grad(loss, logits)
         found.append((loss, gradient))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -11,17 +10,17 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from ownhand.checks.lengths import look_at_characters, measure_lengths
+from ownhand.model.base import BaseModel
 from ownhand.model.fit import SequenceLimit
-from ownhand.model.loading import read_tokenizer
 from ownhand.model.sequence import SpecialTokens
 from ownhand.samples import Sample
 from ownhand.training.trainer import CachedSamples
-from ownhand.vision.features import FeatureCache, VisionInput
+from ownhand.vision.features import FeatureCache
 
 
 @pytest.fixture
-def limit(model_folder: Path, special: SpecialTokens, vision: VisionInput) -> SequenceLimit:
-    return SequenceLimit(read_tokenizer(model_folder), special, vision.sizes, vision.mode, vision.max_tiles, 512)
+def limit(base: BaseModel) -> SequenceLimit:
+    return SequenceLimit(base, 512)
 
 
 def test_the_longest_sequence_is_that_of_the_training_set(
@@ -34,15 +33,16 @@ def test_the_longest_sequence_is_that_of_the_training_set(
     sized = [
         replace(one, width=picture.width, height=picture.height) for one, picture in zip(samples, pictures, strict=True)
     ]
-    trained = CachedSamples(samples, cache, limit.tokenizer, special, 512, with_copies=False)
+    trained = CachedSamples(samples, cache, limit.base, 512, with_copies=False)
     lengths = measure_lengths(sized, limit)
-    longest = max(trained.rows, key=lambda row: len(row["input_ids"]))
+    rows = [trained[i] for i in range(len(trained))]
+    longest = max(rows, key=lambda row: len(row["input_ids"]))
     assert lengths.longest == len(longest["input_ids"])
     assert lengths.sample.image_id == longest["image_id"]
     assert lengths.vision == longest["input_ids"].count(special.image)
     assert lengths.labels == sum(label >= 0 for label in longest["labels"])
-    assert lengths.answer == max(sum(label >= 0 for label in row["labels"]) for row in trained.rows)
-    assert lengths.prompt == max(sum(label < 0 for label in row["labels"]) for row in trained.rows)
+    assert lengths.answer == max(sum(label >= 0 for label in row["labels"]) for row in rows)
+    assert lengths.prompt == max(sum(label < 0 for label in row["labels"]) for row in rows)
     assert lengths.training(0) == trained.lengths()
     assert sorted(lengths.training(2)) == sorted(3 * trained.lengths())
 
@@ -55,4 +55,4 @@ def test_characters_of_several_tokens_are_counted(limit: SequenceLimit, samples:
 def test_characters_that_do_not_come_back_are_lost(limit: SequenceLimit, samples: list[Sample]) -> None:
     words = Tokenizer(WordLevel({"м": 0, "а": 1, "?": 2}, unk_token="?"))
     odd = replace(samples[0], text="ма☃")
-    assert look_at_characters([odd], replace(limit, tokenizer=words)) == ({}, ("☃",))
+    assert look_at_characters([odd], replace(limit, base=replace(limit.base, tokenizer=words))) == ({}, ("☃",))

@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from benchmarks.random_checkpoint import IMAGE_ID, official_config
+from ownhand.model import loss as loss_module
 from ownhand.model.adapter import add_adapter, lora_config
 from ownhand.model.live_bytes import LiveBytes
 from ownhand.model.loading import load_base_model, read_config
+from ownhand.model.loss import label_logits_loss
 from ownhand.model.memory import (
     Load,
     Memory,
@@ -22,11 +24,9 @@ from ownhand.model.memory import (
 )
 from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
-from ownhand.model.views import ViewSizes, make_views
+from ownhand.model.views import ViewSizes, VisionInput, make_views
 from ownhand.params import TrainParams, read_params
-from ownhand.training import trainer
-from ownhand.training.trainer import label_logits_loss
-from ownhand.vision.features import VisionInput, compute_vision_tokens
+from ownhand.vision.features import compute_vision_tokens
 from ownhand.vision.pictures import pixel_inputs
 
 ROOT = Path(__file__).parent.parent
@@ -73,11 +73,11 @@ def measured_training(
 @pytest.mark.parametrize(
     ("targets", "checkpointing", "logits_at_a_time"),
     [
-        (["attention", "mlp"], False, trainer.FLOAT32_LOGITS),
-        (["attention", "mlp"], True, trainer.FLOAT32_LOGITS),
+        (["attention", "mlp"], False, loss_module.FLOAT32_LOGITS),
+        (["attention", "mlp"], True, loss_module.FLOAT32_LOGITS),
         (["attention", "mlp"], True, 10_000),
-        (["attention", "experts"], False, trainer.FLOAT32_LOGITS),
-        (["vision"], False, trainer.FLOAT32_LOGITS),
+        (["attention", "experts"], False, loss_module.FLOAT32_LOGITS),
+        (["vision"], False, loss_module.FLOAT32_LOGITS),
     ],
 )
 def test_the_estimate_of_a_training_step_is_within_a_tenth_of_what_it_takes(
@@ -90,7 +90,7 @@ def test_the_estimate_of_a_training_step_is_within_a_tenth_of_what_it_takes(
     checkpointing: bool,
     logits_at_a_time: int,
 ) -> None:
-    monkeypatch.setattr(trainer, "FLOAT32_LOGITS", logits_at_a_time)
+    monkeypatch.setattr(loss_module, "FLOAT32_LOGITS", logits_at_a_time)
     params = train_params(lora_targets=targets, lora_r=8, gradient_checkpointing=checkpointing)
     views = vision.views(pictures[0])
     from_pictures = "vision" in targets

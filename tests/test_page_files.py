@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ownhand.ground_truth import GroundTruth, read_ground_truth
+from ownhand.dataset.rejections import write_rejections
+from ownhand.ground_truth import GroundTruth, Waiting, read_ground_truth
 from ownhand.ground_truth.regions import Region
 
 POINTS = "0,0 50,0 50,20 0,20"
@@ -78,15 +79,93 @@ def test_a_page_without_its_picture_rejects_each_of_its_lines_by_name(tmp_path: 
     ]
 
 
-def test_a_line_without_a_region_and_a_page_without_lines_are_rejected(tmp_path: Path) -> None:
+def test_a_line_without_a_region_is_rejected(tmp_path: Path) -> None:
     no_region = page_xml("a.jpg", ("l1", "один")).replace(f'points="{POINTS}"', 'points="0,0 5"')
-    truth = read(tmp_path, {"a.jpg": "", "a.xml": no_region, "b.jpg": "", "b.xml": page_xml("b.jpg")})
-    assert {(r.file, r.row, r.kind, r.counted) for r in truth.rejections} == {
-        ("a.jpg#l1", "a.xml#l1", "no region", True),
-        ("b.jpg", "b.xml", "no lines", False),
-        ("a.jpg", None, "no transcription", False),
-        ("b.jpg", None, "no transcription", False),
-    }
+    truth = read(tmp_path, {"a.jpg": "", "a.xml": no_region})
+    assert [(r.file, r.row, r.kind, r.counted) for r in truth.rejections] == [
+        ("a.jpg#l1", "a.xml#l1", "no region", True)
+    ]
+    assert truth.waiting == []
+
+
+def test_lines_without_text_pages_without_lines_and_pictures_without_a_page_wait(tmp_path: Path) -> None:
+    content = page_xml("a.jpg", ("l1", "один"), ("l2", ""), ("l3", " \u200b"))
+    pictures = {"a.jpg": "", "b.jpg": "", "c.jpg": ""}
+    truth = read(tmp_path, {**pictures, "a.xml": content, "b.xml": page_xml("b.jpg")})
+    assert names(truth) == {"a.jpg#l1"}
+    assert truth.rejections == []
+    assert truth.waiting == [
+        Waiting("a.jpg#l2", "a.xml#l2", "line: its TextLine holds no text"),
+        Waiting("a.jpg#l3", "a.xml#l3", "line: its TextLine holds no text"),
+        Waiting("b.jpg", "b.xml", "page: its file holds no TextLine"),
+        Waiting("c.jpg", "", "picture: no PAGE XML names it"),
+    ]
+
+
+DEEP = "<Word>" * 3000 + "</Word>" * 3000
+EQUIV = "<TextEquiv><Unicode>один</Unicode></TextEquiv>"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "kind"),
+    [
+        (POINTS, "20,30 1e999,30 40,40", "bad number"),
+        (POINTS, f"20,30 {'9' * 400},30 40,40", "bad number"),
+        (POINTS, "20,30 -1e300,30 40,40", "bad number"),
+        (POINTS, "20,30 nan,30 40,40", "no region"),
+        (EQUIV, f'<TextEquiv index="1e999"><Unicode>a</Unicode></TextEquiv>{EQUIV}', "bad number"),
+        (EQUIV, DEEP, "nested words"),
+    ],
+)
+def test_one_bad_line_is_one_rejected_line_and_the_rest_is_read(
+    tmp_path: Path, right: str, wrong: str, kind: str
+) -> None:
+    content = page_xml("a.jpg", ("l1", "один"), ("l2", "два")).replace(right, wrong, 1)
+    truth = read(tmp_path, {"a.jpg": "", "a.xml": content})
+    assert names(truth) == {"a.jpg#l2"}
+    assert [(r.file, r.row, r.kind, r.counted) for r in truth.rejections] == [("a.jpg#l1", "a.xml#l1", kind, True)]
+    assert len(truth.rejections[0].reason) < 200
+
+
+@pytest.mark.parametrize("size", ["1e999", "9" * 400, "1e-300"])
+def test_a_page_of_an_impossible_size_is_one_rejection(tmp_path: Path, size: str) -> None:
+    content = page_xml("a.jpg", ("l1", "один")).replace('imageWidth="100"', f'imageWidth="{size}"')
+    truth = read(tmp_path, {"a.jpg": "", "a.xml": content})
+    assert names(truth) == set()
+    assert [(r.file, r.kind, r.counted) for r in truth.rejections] == [("a.xml", "bad number", True)]
+
+
+def test_elements_that_are_nested_far_deeper_harm_nothing(tmp_path: Path) -> None:
+    regions = "<TextRegion>" * 20_000 + "<TextLine/>" + "</TextRegion>" * 20_000
+    content = page_xml("a.jpg", ("l1", "один")).replace("</TextRegion>", f"{regions}</TextRegion>")
+    assert names(read(tmp_path, {"a.jpg": "", "a.xml": content})) == {"a.jpg#l1"}
+
+
+def test_a_number_of_5000_digits_as_id_of_two_lines_is_rejected_and_listed(tmp_path: Path) -> None:
+    line_id = "7" * 5000
+    content = page_xml("a.jpg", (line_id, "один"), (line_id, "два"), ("l3", "три"))
+    truth = read(tmp_path, {"a.jpg": "", "a.xml": content})
+    assert names(truth) == {"a.jpg#l3"}
+    assert [r.kind for r in truth.rejections] == ["named twice with different texts"] * 2
+    write_rejections(tmp_path / "rejected.csv", truth.rejections)
+    assert line_id in (tmp_path / "rejected.csv").read_text(encoding="utf-8")
+
+
+ALTO_LINE = '<TextLine ID="{}" HPOS="0" VPOS="0" WIDTH="{}" HEIGHT="20"><String CONTENT="{}"/></TextLine>'
+
+
+@pytest.mark.parametrize("width", ["1e999", "9" * 400])
+def test_one_bad_alto_line_is_one_rejected_line_and_one_without_text_waits(tmp_path: Path, width: str) -> None:
+    lines = (
+        ALTO_LINE.format("l1", width, "раз") + ALTO_LINE.format("l2", "50", "два") + ALTO_LINE.format("l3", "50", "")
+    )
+    content = f"<alto><Layout><Page WIDTH='100' HEIGHT='80'>{lines}</Page></Layout></alto>"
+    for name, text in {"a.jpg": "", "a.xml": content}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    truth = read_ground_truth(tmp_path, "utf-8")
+    assert [sample.name for sample in truth.samples] == ["a.jpg#l2"]
+    assert [(r.file, r.kind) for r in truth.rejections] == [("a.jpg#l1", "bad number")]
+    assert [one.file for one in truth.waiting] == ["a.jpg#l3"]
 
 
 BOMB = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>'

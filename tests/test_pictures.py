@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 from ownhand import read
 from ownhand.model.sequence import SpecialTokens
+from ownhand.model.views import VisionInput
 from ownhand.params import read_params
-from ownhand.samples import Sample
+from ownhand.samples import Sample, write_metadata
 from ownhand.vision.augment import augment
-from ownhand.vision.features import VisionInput
 from ownhand.vision.pictures import PictureCollator, Pictures, pixel_inputs
 from stages import train, transcribe
 from stages.encode import encode
@@ -83,9 +83,7 @@ def test_an_adapter_of_the_vision_tower_is_trained_and_then_read_with(
     content["runtime"] |= {"device": "cpu", "threads": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     (tmp_path / "data/processed").mkdir(parents=True)
-    metadata = json.dumps([asdict(sample) for sample in on_disk], ensure_ascii=False)
-    (tmp_path / "data/processed/metadata.json").write_text(metadata, encoding="utf-8")
-    (tmp_path / "demo").symlink_to(ROOT / "demo")
+    write_metadata(on_disk, tmp_path / "data/processed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     params = read_params()
@@ -108,7 +106,7 @@ def test_an_adapter_of_the_vision_tower_is_trained_and_then_read_with(
     assert base["confidence"] != adapter["confidence"]
     picture = [Path(on_disk[3].image_path)]
     for expected, folder in ((base, None), (adapter, Path("models/adapter"))):
-        (outcome,) = read.read(picture, params, folder)
+        (outcome,) = read.Reader(params, folder).read_paths(picture)
         assert outcome.reading is not None
         assert outcome.reading.text == expected["prediction"]
         assert outcome.reading.confidence == pytest.approx(expected["confidence"], rel=1e-3)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shutil
 import unicodedata
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ownhand.samples
 import stages.prepare
 from demo.drawing import Hand, draw_line
 from ownhand.dataset.splits import SplitError
@@ -23,8 +25,7 @@ from ownhand.errors import Refusal, run_stage
 from ownhand.ground_truth import GroundTruthError, TranscribedImage
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import PrepareParams, read_params
-from ownhand.samples import read_metadata
-from ownhand.vision.contact_sheet import read_contact_sheet
+from ownhand.samples import metadata_file, read_metadata, write_metadata
 from stages.prepare import Summary, name_pages, prepare
 
 ROOT = Path(__file__).parent.parent
@@ -36,14 +37,11 @@ PARAMS = PrepareParams(
     min_side_px=8,
     max_pixels=1_000_000,
     max_aspect=30.0,
-    flatten_background=0.0,
-    normalise_contrast=0.0,
-    deskew=0.0,
     val_share=0.25,
     test_share=0.0,
     val=None,
     test=None,
-    same_text_characters=1,
+    same_text_characters=10,
     max_rejected_share=0.2,
     seed=7,
 )
@@ -97,8 +95,7 @@ def run(raw: Path, limit: SequenceLimit) -> Run:
 
 
 def metadata(raw: Path) -> list[dict[str, Any]]:
-    content: list[dict[str, Any]] = json.loads((raw.parent / "processed/metadata.json").read_text(encoding="utf-8"))
-    return content
+    return [asdict(sample) for sample in read_metadata(raw.parent / "processed")]
 
 
 def rejected(raw: Path) -> list[dict[str, str]]:
@@ -122,7 +119,7 @@ def test_every_line_becomes_a_sample_that_the_other_stages_can_read(raw: Path, r
         "prepare: read 12 rows and 12 images; wrote 9 train + 3 val samples (3 + 1 pages); "
         f"rejected 0 ({(raw.parent / 'metrics/rejected.csv').as_posix()})"
     )
-    samples = read_metadata(processed / "metadata.json")
+    samples = read_metadata(processed)
     assert [sample.image_id for sample in samples] == [f"{number:05d}" for number in range(1, 13)]
     assert [sample.text for sample in samples] == [f"это строка {number}" for number in range(12)]
     for number, sample in enumerate(samples):
@@ -132,8 +129,9 @@ def test_every_line_becomes_a_sample_that_the_other_stages_can_read(raw: Path, r
         assert sample.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         with Image.open(path) as image:
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (sample.width, sample.height))
-    assert sum(path.is_file() for path in processed.rglob("*")) == 15
-    assert {path.name for path in processed.iterdir()} == {"train", "val", "train.txt", "val.txt", "metadata.json"}
+    assert sum(path.is_file() for path in processed.rglob("*")) == 12 + 4
+    assert {path.name for path in processed.iterdir()} == {"train", "val", "train.txt", "val.txt"}
+    assert (raw.parent / "metrics/waiting.csv").read_bytes() == b"file,row,what\n"
     assert (raw.parent / "metrics/rejected.csv").read_bytes() == b"file,row,reason\n"
 
 
@@ -142,7 +140,7 @@ def test_paths_are_posix_and_relative_to_where_the_stage_runs(
 ) -> None:
     monkeypatch.chdir(raw.parent)
     prepare(Path("raw"), Path("data/processed"), Path("metrics"), PARAMS, limit)
-    assert {sample.image_path for sample in read_metadata(Path("data/processed/metadata.json"))} <= {
+    assert {sample.image_path for sample in read_metadata(Path("data/processed"))} <= {
         f"data/processed/{side}/images/{number:05d}.jpg" for side in ("train", "val") for number in range(1, 13)
     }
 
@@ -217,9 +215,9 @@ def test_bad_pictures_and_rows_are_rejected_by_name_and_the_good_ones_kept(raw: 
         "film.tif": ("20", "several frames"),
         "gone.png": ("21", "image not found"),
         "p0/стр 0.png": ("22", "empty text"),
-        "nobody.png": ("", "no transcription"),
     }
-    assert (summary.rows, summary.images, sum(summary.samples.values()), summary.rejected) == (21, 20, 12, 10)
+    assert (summary.rows, summary.images, sum(summary.samples.values()), summary.rejected) == (21, 20, 12, 9)
+    assert summary.waiting == 1
 
 
 def test_limits_of_size_and_shape_are_parameters(raw: Path, run: Run) -> None:
@@ -247,14 +245,14 @@ def test_a_character_that_the_tokenizer_cannot_express_is_named(raw: Path, run: 
         """A tokenizer that loses one letter, as a vocabulary without byte fallback does."""
 
         def encode(self, text: str, add_special_tokens: bool) -> object:
-            return limit.tokenizer.encode(text.replace("ё", "е"), add_special_tokens=add_special_tokens)
+            return limit.base.tokenizer.encode(text.replace("ё", "е"), add_special_tokens=add_special_tokens)
 
         def decode(self, ids: list[int]) -> str:
-            return str(limit.tokenizer.decode(ids))
+            return str(limit.base.tokenizer.decode(ids))
 
     save_line(raw / "yo.png", "всё", 50)
     add_rows(raw, ("yo.png", "всё", "px"))
-    run(limit=replace(limit, tokenizer=WithoutYo()))  # type: ignore[arg-type]
+    run(limit=replace(limit, base=replace(limit.base, tokenizer=WithoutYo())))  # type: ignore[arg-type]
     reason = "character: the tokenizer cannot express 'ё' (CYRILLIC SMALL LETTER IO)"
     assert rejected(raw) == [{"file": "yo.png", "row": "14", "reason": reason}]
 
@@ -272,10 +270,54 @@ def test_too_many_rejections_stop_the_run_with_the_list_written_first(raw: Path,
     assert run(max_rejected_share=0.3).rejected == 5
 
 
-def test_pictures_without_a_transcription_never_stop_the_run(raw: Path, run: Run) -> None:
+def test_what_is_untranscribed_waits_and_never_stops_the_run(
+    raw: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     for number in range(30):
-        save_line(raw / f"more/{number}.png", "текст", number)
-    assert run(max_rejected_share=0.0).rejected == 30
+        save_line(raw / f"more/{number:02d}.png", "текст", number)
+    summary = run(max_rejected_share=0.0)
+    assert (summary.rejected, summary.waiting) == (0, 30)
+    assert rejected(raw) == []
+    said = [line for line in capsys.readouterr().out.splitlines() if "without a transcription" in line]
+    listed = raw.parent / "metrics/waiting.csv"
+    assert said == [
+        f"prepare: 30 pictures without a transcription ({listed.as_posix()}); they wait, nothing is wrong with them"
+    ]
+    rows = listed.read_text(encoding="utf-8").splitlines()
+    assert rows[1] == "more/00.png,,picture: no row of the annotations names it" and len(rows) == 31
+
+
+def test_where_everything_waits_there_is_a_list_and_a_sentence(raw: Path, run: Run) -> None:
+    write_table(raw, [])
+    with pytest.raises(Refusal, match="nothing to prepare; 12 wait for their transcription"):
+        run()
+    assert len((raw.parent / "metrics/waiting.csv").read_text(encoding="utf-8").splitlines()) == 13
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_fifo_is_named_and_not_waited_for(raw: Path, run: Run) -> None:
+    os.mkfifo(raw / "p1/стр 99.png")
+    with pytest.raises(GroundTruthError, match=r"\n  p1/стр 99\.png: a FIFO"):
+        run()
+
+
+def test_one_bad_line_of_a_page_is_one_rejected_line(raw: Path, run: Run) -> None:
+    (raw / "annotations.csv").unlink()
+    polygons = ["0,0 50,0 50,30 0,30", "0,0 1e999,0 50,30", "900,900 950,900 950,950", "-9,-9 50,-9 50,30 -9,30"]
+    for number in range(12):
+        lines = "".join(
+            f'<TextLine id="{part}"><Coords points="{polygon}"/>'
+            f"<TextEquiv><Unicode>часть {part} строки {number}</Unicode></TextEquiv></TextLine>"
+            for part, polygon in enumerate(polygons)
+        )
+        content = f'<PcGts><Page imageFilename="стр {number}.png">{lines}</Page></PcGts>'
+        (raw / f"p{number // 3}/{number}.xml").write_text(content, encoding="utf-8")
+    assert run(max_rejected_share=0.5).rejected == 24
+    assert {row["row"].partition("#")[2]: row["reason"].partition(":")[0] for row in rejected(raw)} == {
+        "1": "bad number",
+        "2": "no region",
+    }
+    assert {sample["original_filename"].partition("#")[2] for sample in metadata(raw)} == {"0", "3"}
 
 
 def test_annotations_without_a_row_are_an_error(raw: Path, run: Run) -> None:
@@ -303,7 +345,7 @@ def test_each_sample_says_what_it_stays_together_with(raw: Path, run: Run) -> No
     save_line(raw / "other page.png", "это строка 4", 99)
     add_rows(raw, ("other page.png", "это строка 4", "p8"))  # the text of the fifth line, which is on p1
     run()
-    groups = [sample.group for sample in read_metadata(raw.parent / "processed/metadata.json")]
+    groups = [sample.group for sample in read_metadata(raw.parent / "processed")]
     assert groups == [*["00001"] * 3, *["00004"] * 3, *["00007"] * 3, *["00010"] * 3, "00004"]
 
 
@@ -339,6 +381,30 @@ def test_lines_are_cut_from_pages_that_page_xml_describes(
 def split_proof(raw: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((raw.parent / "metrics/split.json").read_text(encoding="utf-8"))
     return content
+
+
+@pytest.mark.parametrize("greeting", ["Здравствуй, мама!", "Здравствуйте, дорогие мама и папа!"])
+def test_letters_with_one_greeting_are_split_by_letter_and_the_proof_says_what_it_allows(
+    raw: Path, run: Run, capsys: pytest.CaptureFixture[str], greeting: str
+) -> None:
+    rows = []
+    for letter in range(12):
+        for line, text in enumerate((greeting, f"пишу в {letter} раз", f"у нас {letter} градусов тепла", "Алёша")):
+            save_line(raw / f"l{letter}/{line}.png", text, 100 * line + letter)
+            rows.append((f"l{letter}/{line}.png", text, f"l{letter}"))
+    write_table(raw, rows)
+    assert run().samples == {"train": 36, "val": 12}
+    assert len({sample["group"] for sample in metadata(raw)}) == 12
+    proof = split_proof(raw)
+    assert proof["checks"]["held_out_samples_with_a_trained_text"] == 6
+    assert proof["checks"]["recurring_texts"] == 2
+    assert {
+        (row["text"], row["pages"], row["train"], row["val"]) for row in proof["allowed_on_both_sides"]["texts"]
+    } == {
+        (greeting, 12, 9, 3),
+        ("Алёша", 12, 9, 3),
+    }
+    assert "prepare: note: 6 of 12 held-out samples have a text that is trained on, too" in capsys.readouterr().out
 
 
 def test_the_split_is_recorded_with_its_proof(raw: Path, run: Run) -> None:
@@ -386,13 +452,10 @@ def test_what_would_leak_from_a_frozen_page_is_left_out_by_name(raw: Path, run: 
 def test_test_samples_are_where_no_stage_looks(raw: Path, run: Run) -> None:
     assert run(test_share=0.25).samples == {"train": 6, "val": 3, "test": 3}
     assert {sample["split"] for sample in metadata(raw)} == {"train", "val"}
-    test = read_metadata(raw.parent / "processed/test/metadata.json")
+    test = read_metadata(raw.parent / "processed", ["test"])
     assert len(test) == 3
     assert all(Path(sample.image_path).is_file() and sample.split == "test" for sample in test)
     assert not {sample.page for sample in test} & {sample["page"] for sample in metadata(raw)}
-    for path in ROOT.glob("stages/**/*.py"):
-        if path.name not in ("prepare.py", "leaks.py", "splits.py"):
-            assert "processed/test" not in path.read_text(encoding="utf-8"), path
 
 
 def test_names_that_were_alike_once_converted_do_not_overwrite_each_other(raw: Path, run: Run) -> None:
@@ -439,10 +502,10 @@ def test_a_run_that_breaks_leaves_no_metadata_behind(raw: Path, run: Run, monkey
     def full_disk(path: Path, value: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stages.prepare, "write_json", full_disk)
+    monkeypatch.setattr(ownhand.samples, "write_json", full_disk)
     with pytest.raises(OSError, match="No space left"):
         run()
-    assert not (raw.parent / "processed/metadata.json").exists()
+    assert not list((raw.parent / "processed").rglob("metadata.json"))
 
 
 def test_texts_that_stand_in_a_text_of_the_other_side_are_told(
@@ -470,7 +533,7 @@ def test_the_four_photographs_of_the_first_user_make_three_and_one(tmp_path: Pat
         summary = prepare(tmp_path / "raw", tmp_path / "processed", tmp_path, changed, limit)
         assert (summary.samples, summary.rejected) == ({"train": 3, "val": 1}, 0)
         assert summary.pages == summary.samples
-        samples = {sample.page: sample for sample in read_metadata(tmp_path / "processed/metadata.json")}
+        samples = {sample.page: sample for sample in read_metadata(tmp_path / "processed")}
         assert set(samples) == {"test_000", "test_001", "test_002", "test_003"}
         assert (samples["test_000"].width, samples["test_000"].height) == (2600, 1708)
         assert samples["test_000"].split == samples["test_003"].split == "train"
@@ -495,34 +558,9 @@ def test_the_stage_ends_with_one_line_or_with_a_message_and_exit_code_1(
     assert "Columns seen: 'a.jpg', 'текст'" in capsys.readouterr().err
 
 
-def test_cleaning_is_recorded_with_samples_and_is_absent_where_it_is_off(raw: Path, run: Run) -> None:
-    run()
-    assert not (raw.parent / "processed/cleaning").exists()
-    for number in (0, 4):
-        path = raw / f"p{number // 3}/стр {number}.png"
-        with Image.open(path) as line:
-            tall = Image.new("RGB", (2 * line.width + 20, 3 * line.height), "white")
-            for place in range(6):
-                tall.paste(line, (10 + place % 2 * line.width, place // 2 * line.height))
-        tall.rotate(3, Image.Resampling.BICUBIC, expand=True, fillcolor="white").save(path)
-    run(deskew=5.0, normalise_contrast=0.9, test_share=0.2)
-    samples = {record["image_id"]: record for record in metadata(raw)}
-    with (raw.parent / "processed/cleaning/turned.csv").open(encoding="utf-8", newline="") as file:
-        turned = {row["image_id"]: float(row["turned_degrees"]) for row in csv.DictReader(file)}
-    assert turned.keys() == samples.keys()  # and nothing about test samples
-    for image_id, degrees in turned.items():
-        wanted = -3 if image_id in ("00001", "00005") else 0
-        assert degrees == pytest.approx(wanted, abs=0.5), image_id
-    sheet = read_contact_sheet(raw.parent / "processed/cleaning")
-    assert sheet is not None and sheet["settings"] == {"normalise_contrast": 0.9, "deskew": 5.0}
-    assert [group["title"].partition(",")[0] for group in sheet["groups"]] == ["normalise_contrast", "deskew"]
-    shown = sheet["groups"][1]
-    assert samples[shown["title"].split()[-1]]["split"] == "train"
-    assert [picture["caption"].partition(" by")[0] for picture in shown["pictures"]] == ["before", "after: turned"]
-
-
 @pytest.mark.parametrize("content", ["", "[{", "{}x", '[{"image_id": "1"}]', "[7]", "[" * 100_000])
 def test_a_damaged_metadata_file_is_named_with_what_makes_it_anew(tmp_path: Path, content: str) -> None:
-    (tmp_path / "metadata.json").write_text(content, encoding="utf-8")
-    with pytest.raises(Refusal, match=r"metadata\.json .*dvc repro --force --single-item prepare"):
-        read_metadata(tmp_path / "metadata.json")
+    write_metadata([], tmp_path)
+    metadata_file("val", tmp_path).write_text(content, encoding="utf-8")
+    with pytest.raises(Refusal, match=r"val/metadata\.json .*dvc repro --force --single-item prepare"):
+        read_metadata(tmp_path)

@@ -49,3 +49,22 @@ def test_what_leaves_the_page_is_left_out(page: Image.Image) -> None:
 def test_a_page_of_another_shape_than_the_region_was_drawn_on_is_refused(page: Image.Image) -> None:
     with pytest.raises(RegionError, match=r"has 60 x 40 px, its regions were drawn on 40 x 60; .*EXIF"):
         cut_region(page, Region(box(10, 5, 20, 10), (40, 60)))
+
+
+@pytest.mark.parametrize("far", [1e999, -1e300, float("nan"), 1e12])
+def test_a_corner_that_is_absurdly_far_away_is_no_region(page: Image.Image, far: float) -> None:
+    with pytest.raises(RegionError, match="no region"):
+        cut_region(page, Region(((0, 0), (far, 0), (20, 20)), None))
+    with pytest.raises(RegionError, match="no region"):
+        cut_region(page, Region(box(0, 0, far, 20), (60, 40)))
+
+
+@pytest.mark.parametrize("size", [(1e999, 40), (60, 1e999), (1e-300, 1e-300), (float("nan"), 40)])
+def test_a_page_size_that_no_page_has_is_refused(page: Image.Image, size: tuple[float, float]) -> None:
+    with pytest.raises(RegionError, match="wrong page size"):
+        cut_region(page, Region(box(0, 0, 20, 20), size))
+
+
+def test_a_polygon_that_reaches_far_over_the_page_keeps_its_part_of_it(page: Image.Image) -> None:
+    corners = ((-500, 5), (900, 5), (900, 15), (-500, 15.5))
+    assert cut_region(page, Region(corners, None)).size == (60, 11)

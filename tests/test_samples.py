@@ -66,7 +66,8 @@ def test_a_clean_split_has_nothing_to_mend() -> None:
         (facts(TRAIN), "DATA-001", "blocker"),
         (facts(TRAIN + VAL[:1]), "DATA-002", "warning"),
         (facts(min_pages=3), "DATA-002", "warning"),
-        (facts([*TRAIN, *VAL, sample(6, "вода  и хлеб", "val")]), "DATA-003", "blocker"),
+        (facts([*TRAIN, *VAL, sample(6, "вода  и хлеб", "val")]), "DATA-003", "warning"),
+        (facts([replace(one, group="00001") for one in TRAIN + VAL]), "DATA-003", "blocker"),
         (facts([*TRAIN, *VAL, sample(6, "Миновало почти десятилетие", "val")]), "DATA-004", "warning"),
         (facts([*TRAIN, *VAL, sample(6, "вот Миновало почти десятилетие с тех пор", "val")]), "DATA-004", "warning"),
         (facts(same_pictures=[(TRAIN[0], VAL[0])]), "DATA-005", "blocker"),
@@ -79,6 +80,7 @@ def test_a_clean_split_has_nothing_to_mend() -> None:
         (facts(missing=[TRAIN[1]]), "DATA-012", "blocker"),
         (facts([replace(one, group=one.image_id) for one in TRAIN + VAL], folds=6), "DATA-013", "blocker"),
         (facts(folds=2), "DATA-013", "blocker"),  # metadata.json without groups
+        (facts(unfit_files={"a.jpg": "a FIFO"}), "DATA-014", "blocker"),
     ],
 )
 def test_each_fault_is_found_and_nothing_else(case: SampleFacts, code: str, level: str) -> None:
@@ -95,6 +97,25 @@ def test_a_leak_names_both_pictures_and_their_sides() -> None:
 def test_copies_and_texts_on_one_side_are_no_leak() -> None:
     assert found(facts(same_pictures=[(TRAIN[0], TRAIN[1])])) == {}
     assert found(facts([*TRAIN, *VAL, sample(6, "Миновало почти десятилетие", "train")])) == {}
+
+
+def test_few_texts_that_were_trained_on_are_mentioned_without_a_warning() -> None:
+    val = [sample(number, f"строка {number}", "val") for number in range(10, 29)]
+    (finding,) = [
+        one for one in check_samples(facts([*TRAIN, *val, sample(6, "Вода и хлеб", "val")])) if one.code == "DATA-003"
+    ]
+    assert finding.level == "ready"
+    assert finding.seen.startswith(
+        '1 of 20 validation lines have a text that is trained on, too, such as "Вода и хлеб"'
+    )
+
+
+def test_what_is_no_file_is_found_without_any_sample() -> None:
+    unfit = {f"{number}.jpg": "a link to nothing (x)" for number in range(7)}
+    findings = found(facts([], unfit_files=unfit))
+    assert findings.keys() == {"DATA-001", "DATA-014"}
+    assert findings["DATA-014"].seen.startswith("0.jpg is a link to nothing (x), ")
+    assert findings["DATA-014"].seen.endswith("and 2 more")
 
 
 def test_unseen_and_lost_characters_are_named() -> None:
@@ -144,11 +165,9 @@ def test_everything_wrong_is_said_at_once() -> None:
     assert "1 x empty text, 2 x text too long" in found(broken)["DATA-010"].seen
 
 
-def test_rejections_are_counted_by_kind_and_pictures_without_a_row_are_not(tmp_path: Path) -> None:
+def test_rejections_are_counted_by_kind(tmp_path: Path) -> None:
     path = tmp_path / "rejected.csv"
-    path.write_text(
-        "file,row,reason\na.jpg,2,text too long: 9 tokens\nb.jpg,3,text too long: 8\nc.jpg,,no transcription\n"
-    )
+    path.write_text("file,row,reason\na.jpg,2,text too long: 9 tokens\nb.jpg,3,text too long: 8\n")
     assert read_rejections(path) == {"text too long": 2}
     assert read_rejections(tmp_path / "none.csv") == {}
 
@@ -163,5 +182,8 @@ def test_a_resaved_picture_is_found_on_the_other_side_and_a_lost_one_is_named(
         one = sample(number, f"текст {number}", "val" if number == 3 else "train")
         samples.append(replace(one, image_path=path.as_posix(), width=picture.width, height=picture.height))
     assert [(one.image_id, other.image_id) for one, other in find_copies(samples)] == [("00001", "00003")]
+    recurring = [replace(one, text="текст") for one in samples]
+    assert find_copies(recurring, few_pages=2) == []
+    assert len(find_copies(recurring)) == 1
     Path(samples[1].image_path).unlink()
     assert find_missing(samples) == [samples[1]]

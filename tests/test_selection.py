@@ -11,9 +11,8 @@ import torch
 
 from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import count_character_errors
+from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
-from ownhand.model.loading import load_base_model, read_tokenizer
-from ownhand.model.sequence import SpecialTokens
 from ownhand.params import TranscribeParams
 from ownhand.samples import Sample
 from ownhand.training.checkpoints import SealCheckpoints, seal
@@ -92,22 +91,21 @@ def test_an_adapter_that_is_not_whole_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_the_cer_of_training_is_the_cer_of_transcribe(
-    model_folder: Path, samples: list[Sample], cache: FeatureCache, special: SpecialTokens
+    base: BaseModel, samples: list[Sample], cache: FeatureCache
 ) -> None:
-    tokenizer = read_tokenizer(model_folder)
     params = TranscribeParams(max_new_tokens=12, no_repeat_ngram_size=5, batch_size=2)
-    model: Any = load_base_model(str(model_folder), dtype=torch.float32, vision=False)
+    model: Any = base.load(vision=False)
     tokens = [cache.tokens(sample.image_id) for sample in samples]
-    readings = transcribe(model, tokens, tokenizer, special, params, None)
+    readings = transcribe(model, tokens, base, params, None)
     counts = [count_character_errors(s.text, r.text) for s, r in zip(samples, readings, strict=True)]
 
     def tokens_of(_: Any, image_id: str) -> torch.Tensor:
         return cache.tokens(image_id)
 
-    read = make_cer_reader(samples, tokens_of, tokenizer, special, params, 100)
+    read = make_cer_reader(samples, tokens_of, base, params, 100)
     assert read(model) == sum(errors for errors, _ in counts) / sum(n for _, n in counts)
     assert model.training
-    first_and_third = make_cer_reader(samples, tokens_of, tokenizer, special, params, 2)
+    first_and_third = make_cer_reader(samples, tokens_of, base, params, 2)
     assert first_and_third(model) == (counts[0][0] + counts[2][0]) / (counts[0][1] + counts[2][1])
 
 

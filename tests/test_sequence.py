@@ -37,6 +37,20 @@ def test_a_sample_that_would_be_cut_is_refused_with_its_count_and_the_limit(
         build_training_ids(tokenizer, special, 5, "абв", length - 1)
 
 
+@pytest.mark.parametrize(
+    "text", ["<image>", "a<｜end▁of▁sentence｜>b", "<｜begin▁of▁sentence｜><｜▁pad▁｜>", "5 < 6 > 4 <|User|>"]
+)
+def test_names_of_special_tokens_in_a_transcription_are_text(
+    model_folder: Path, special: SpecialTokens, text: str
+) -> None:
+    tokenizer = read_tokenizer(model_folder)
+    ids, labels = build_training_ids(tokenizer, special, 3, text, 1000)
+    answer = [label for label in labels if label >= 0]
+    assert ids.count(special.image) == 3
+    assert not {special.bos, special.pad, special.image} & set(answer) and answer.count(special.eos) == 1
+    assert tokenizer.decode(answer[:-1], skip_special_tokens=True) == text
+
+
 def test_padding_stands_on_the_asked_side_and_is_masked() -> None:
     right = pad_batch([[5, 6, 7], [8]], pad_id=2, labels=[[-100, 6, 7], [8]])
     assert right["input_ids"].tolist() == [[5, 6, 7], [8, 2, 2]]

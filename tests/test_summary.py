@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from validation_set import PARAMS, read_validation_lines, write_validation_set
 
-from ownhand.evaluation.summary import RATES, Rate, compare_rates, summarise
+from ownhand.evaluation.summary import RATES, UNSEEN, Rate, compare_rates, summarise
 
 ROWS = [(f"p{n}", "мама мыла раму", "мома мыла рому"[n % 3 :], "мама мыла раму"[n % 2 :]) for n in range(12)]
 
@@ -20,7 +21,7 @@ def rates_of(root: Path, rows: list[tuple[str, str, str, str]], min_pages: int =
 
 def test_every_rate_of_both_readers_has_an_interval_that_holds_it(tmp_path: Path) -> None:
     rates = rates_of(tmp_path, ROWS)
-    assert set(rates) == {(reader, name) for reader in ("base", "adapter") for name in (*RATES, "runaway_rate")}
+    assert set(rates) == {(reader, name) for reader in ("base", "adapter") for name in (*RATES, UNSEEN, "runaway_rate")}
     for rate in rates.values():
         assert rate.value is not None and rate.interval is not None
         assert rate.interval.low <= rate.value <= rate.interval.high
@@ -56,3 +57,37 @@ def test_the_lenient_rate_is_never_above_the_strict_one_here_and_stands_in_the_s
     lines = read_validation_lines(write_validation_set(tmp_path, [("p1", "Ёж, да!", "еж да", "Ёж, да!")]))
     summary = summarise(lines, compare_rates(lines, PARAMS))
     assert summary["base"]["cer_lenient"] == 0 < summary["base"]["cer"]
+
+
+SEEN = ("p1", "Train  line!", "", "train line")  # the text of the training sample, written again
+
+
+def summary_of(root: Path, rows: list[tuple[str, str, str, str]]) -> dict[str, Any]:
+    lines = read_validation_lines(write_validation_set(root, rows))
+    return summarise(lines, compare_rates(lines, PARAMS))
+
+
+def test_lines_whose_text_was_trained_on_are_counted_apart_and_in_the_whole(tmp_path: Path) -> None:
+    summary, without = summary_of(tmp_path / "with", [*ROWS, SEEN]), summary_of(tmp_path / "without", ROWS)
+    assert (summary["n_lines"], summary["n_lines_trained_texts"]) == (13, 1)
+    for reader in ("base", "adapter"):
+        for end in ("", "_low", "_high"):
+            assert summary[reader][f"cer_unseen_texts{end}"] == without[reader][f"cer{end}"]
+        assert summary[reader]["cer"] != without[reader]["cer"]
+    assert summary["base"]["cer_unseen_texts"] < summary["base"]["cer"]
+
+
+def test_where_no_text_was_trained_on_both_rates_are_the_same(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path, ROWS)
+    assert summary["n_lines_trained_texts"] == 0
+    for reader in ("base", "adapter"):
+        for end in ("", "_low", "_high"):
+            assert summary[reader][f"cer_unseen_texts{end}"] == summary[reader][f"cer{end}"]
+
+
+def test_where_every_text_was_trained_on_there_is_no_rate_of_unseen_ones(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path, [SEEN, ("p2", "train line", "rain", "train line")])
+    assert summary["n_lines_trained_texts"] == 2
+    for reader in ("base", "adapter"):
+        assert summary[reader]["cer_unseen_texts"] is summary[reader]["cer_unseen_texts_low"] is None
+        assert summary[reader]["cer"] is not None

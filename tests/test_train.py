@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from transformers import set_seed
 from ownhand.errors import Refusal
 from ownhand.files import Unwritable
 from ownhand.params import Params, read_params
-from ownhand.samples import Sample, read_metadata
+from ownhand.samples import Sample, read_metadata, write_metadata
 from ownhand.training.checkpoints import MARKER
 from ownhand.training.run import Datasets, create_keep_best, prepare_datasets
 from ownhand.training.trainer import TokenWeightedTrainer
@@ -50,9 +50,7 @@ def workspace(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     (tmp_path / "data/processed").mkdir(parents=True)
     split = [replace(s, split="val" if i == 3 else "train") for i, s in enumerate(samples)]
-    (tmp_path / "data/processed/metadata.json").write_text(
-        json.dumps([asdict(s) for s in split], ensure_ascii=False), encoding="utf-8"
-    )
+    write_metadata(split, tmp_path / "data/processed")
     shutil.copytree(feature_folder, tmp_path / "data/features")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
@@ -86,6 +84,7 @@ def adapter_and_metrics(workspace: Path) -> tuple[dict[str, Any], str]:
     ).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "batch_tokens", "checkpoint_steps"), [(1, None, 4), (2, 92, 3)])
 def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(
     workspace: Path, batch_size: int, batch_tokens: int | None, checkpoint_steps: int
@@ -118,6 +117,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(
     assert not list(workspace.glob(".checkpoints/train/*/*")), "unfinished work is left behind"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_over_takes_no_step_more(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop_before_the_end(trainer: Any, metrics: dict[str, Any], params: Params) -> None:
         raise KeyboardInterrupt
@@ -256,7 +256,7 @@ def test_another_parameter_or_another_text_begins_anew(workspace: Path) -> None:
     assert unfinished(params) == first
     other = params.model_copy(update={"train": params.train.model_copy(update={"seed": 99})})
     assert unfinished(other) != first
-    metadata = workspace / "data/processed/metadata.json"
+    metadata = workspace / "data/processed/train/metadata.json"
     metadata.write_text(metadata.read_text(encoding="utf-8").replace("мама", "папа"), encoding="utf-8")
     assert unfinished(params) != first
 

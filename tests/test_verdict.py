@@ -14,6 +14,7 @@ from ownhand.report.verdict import (
     describe_loss,
     describe_next,
     describe_reading,
+    describe_trained_texts,
     interval,
     judge,
     percent,
@@ -26,8 +27,8 @@ def summary(
     low, high = ends or (None, None)
     rates = {"cer_low": None if ends is None else 0.09, "cer_high": None if ends is None else 0.161}
     return {
-        "base": {"cer": base, **rates},
-        "adapter": {"cer": adapter, **rates},
+        "base": {"cer": base, "cer_unseen_texts": base + 0.05, **rates},
+        "adapter": {"cer": adapter, "cer_unseen_texts": adapter + 0.05, **rates},
         "difference": {
             "cer": base - adapter,
             "cer_low": low,
@@ -36,6 +37,7 @@ def summary(
             "p_value": p_value if ends else None,
         },
         "n_lines": 4 * pages,
+        "n_lines_trained_texts": 0,
         "n_characters": 100 * pages,
         "n_pages": pages,
     }
@@ -162,3 +164,20 @@ def test_the_less_rosy_figures_are_told(exact: float, lost: float | None, words:
     ).replace("\u00a0", " ")
     assert told.startswith("Counted in words, 60.0 % are wrong (base model 90.0 %); ")
     assert words in told and ("In print" in told) == bool(lost)
+
+
+@pytest.mark.parametrize(("ends", "pages"), [((0.15, 0.3), 30), (None, 2)])
+def test_texts_that_were_trained_on_are_told_first_among_the_limits_with_the_rates_without_them(
+    ends: tuple[float, float] | None, pages: int
+) -> None:
+    numbers = summary(0.35, 0.123, ends, 0.001, pages)
+    assert describe_trained_texts(numbers) is None
+    assert not any("trained on" in limit for limit in judge(numbers, 0.95, 5).limits)
+    numbers["n_lines_trained_texts"] = 5
+    assert judge(numbers, 0.95, 5).limits[0].replace("\u00a0", " ") == (
+        f"5 lines of {4 * pages} have a text that was trained on, too, in another picture (a greeting, a date, a page "
+        "number). Without them the adapter reads 17.3 % of the characters wrong instead of 12.3 %, the base model "
+        "alone 40.0 % instead of 35.0 %."
+    )
+    numbers["n_lines_trained_texts"] = 4 * pages
+    assert "nothing here tells reading from reciting" in judge(numbers, 0.95, 5).limits[0]

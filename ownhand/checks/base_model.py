@@ -158,7 +158,7 @@ def check_base_model(facts: ModelFacts, device: str) -> list[Finding]:
     """Findings MODEL-001 to MODEL-004, MODEL-006, MODEL-007 and ENV-011."""
     if facts.unreachable:
         code = "MODEL-002" if is_hub_id(facts.name_or_path) and facts.revision is None else "MODEL-001"
-        return [blocker(code, facts.unreachable, "set model.name_or_path and model.revision as in presets/")]
+        return [blocker(code, facts.unreachable, "`ownhand preset NAME` sets both, as `ownhand preset` lists them")]
     found = ready("MODEL-001", facts.name_or_path + ("" if facts.is_folder else " (hub)"))
     if facts.unreadable:
         remedy = f"use {FAMILIES[OFFICIAL_MODEL_TYPE].hub_id} or models/base, whole folders as published"
@@ -167,7 +167,7 @@ def check_base_model(facts: ModelFacts, device: str) -> list[Finding]:
     findings = [found, *(finding for check in checks for finding in check(facts))]
     if device == "cpu" and facts.weights > LARGE_MODEL:
         seen = f"{facts.weights / 1e9:.1f} billion weights on a CPU"
-        findings.append(warning("ENV-011", seen, "use a CUDA card, or models/base to try things out"))
+        findings.append(warning("ENV-011", seen, "use a CUDA GPU, or models/base to try things out"))
     return findings
 
 

@@ -75,9 +75,13 @@ def check_configuration(facts: ConfigurationFacts) -> list[Finding]:
 def _batch(facts: ConfigurationFacts) -> Iterator[Finding]:
     batch, views = facts.params.train.batch_size, facts.views
     seen = f"train.batch_size is {batch}, the training set has {views} views"
+    processes = facts.params.runtime.processes
     if batch > views and facts.params.train.batch_tokens is None:
         remedy = f"set train.batch_size to at most {views}, raise encode.copies, or add samples"
         yield blocker("CONF-002", f"{seen} ({facts.lines} lines x {1 + facts.params.encode.copies})", remedy)
+    elif batch % processes:
+        seen = f"train.batch_size is {batch}, which {processes} processes cannot share evenly"
+        yield blocker("CONF-002", seen, f"set train.batch_size to a multiple of {processes}")
     else:
         yield ready("CONF-002", seen)
 

@@ -18,7 +18,7 @@ from ownhand.params import Params
 from ownhand.runtime import DTYPES
 from ownhand.training.batches import sequences_within
 
-CUDA_BYTES = 600_000_000  # of a card, for CUDA's own libraries
+CUDA_BYTES = 600_000_000  # of a GPU, for CUDA's own libraries
 TIGHT = 0.9  # of the device's memory
 
 
@@ -45,8 +45,8 @@ def inspect_memory(
         adapter_weights,
     )
     total, free = machine.memory_bytes, machine.free_memory_bytes
-    if machine.card:
-        total, free = machine.card.total_bytes, machine.card.free_bytes
+    if machine.gpu:
+        total, free = machine.gpu.total_bytes, machine.gpu.free_bytes
     return check_memory(training, reading, machine.device, total, free, params)
 
 
@@ -93,7 +93,7 @@ def check_memory(
 ) -> list[Finding]:
     """Findings MODEL-005: the peaks of a training step and of reading against the device's memory.
 
-    total_bytes, free_bytes: of the card, or of the machine's memory for a CPU. The texts hold nothing that changes by
+    total_bytes, free_bytes: of the GPU, or of the machine's memory for a CPU. The texts hold nothing that changes by
     itself.
     """
     smaller = "halve transcribe.batch_size" if params.transcribe.batch_size > 1 else ""

@@ -1,4 +1,4 @@
-"""The machine against what the run needs: Python, packages, card, disk, console."""
+"""The machine against what the run needs: Python, packages, GPU, disk, processes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DISK_RESERVE = 1.5  # checkpoints exist twice while one replaces the other
 
 
 def check_environment(facts: EnvironmentFacts) -> list[Finding]:
-    """Findings ENV-001 to ENV-010."""
-    checks = (_python, _packages, _kernels, _cuda, _device, _disk, _console, _paths, _threads)
+    """Findings ENV-001 to ENV-012, but for ENV-011."""
+    checks = (_python, _packages, _kernels, _cuda, _device, _disk, _paths, _threads, _processes)
     return [finding for check in checks for finding in check(facts)]
 
 
@@ -52,10 +52,10 @@ def _packages(facts: EnvironmentFacts) -> Iterator[Finding]:
 
 
 def runs_on(architectures: tuple[str, ...], capability: tuple[int, int]) -> bool:
-    """Whether a torch built for `architectures` has code for a card.
+    """Whether a torch built for `architectures` has code for a GPU.
 
-    Machine code (sm_XY) runs on cards of the same major number and at least its minor one; portable code (compute_XY)
-    on every later card. Source: CUDA C++ Programming Guide, "Application Compatibility".
+    Machine code (sm_XY) runs on GPUs of the same major number and at least its minor one; portable code (compute_XY)
+    on every later GPU. Source: CUDA C++ Programming Guide, "Application Compatibility".
     """
     for name in architectures:
         kind, _, digits = name.partition("_")
@@ -69,11 +69,11 @@ def runs_on(architectures: tuple[str, ...], capability: tuple[int, int]) -> bool
 
 
 def _kernels(facts: EnvironmentFacts) -> Iterator[Finding]:
-    if facts.card is None:
+    if facts.gpu is None:
         return
-    major, minor = facts.card.capability
-    seen = f"{facts.card.name} (sm_{major}{minor}), torch for CUDA {facts.cuda_build}"
-    if runs_on(facts.architectures, facts.card.capability):
+    major, minor = facts.gpu.capability
+    seen = f"{facts.gpu.name} (sm_{major}{minor}), torch for CUDA {facts.cuda_build}"
+    if runs_on(facts.architectures, facts.gpu.capability):
         yield ready("ENV-003", seen)
         return
     least = "12.8 or newer" if (major, minor) >= (10, 0) else f"whose list of architectures has sm_{major}{minor}"
@@ -86,7 +86,7 @@ def _kernels(facts: EnvironmentFacts) -> Iterator[Finding]:
 
 
 def _cuda(facts: EnvironmentFacts) -> Iterator[Finding]:
-    if not facts.driver or facts.card is not None or facts.asked_device == "cpu":
+    if not facts.driver or facts.gpu is not None or facts.asked_device == "cpu":
         return
     if facts.cuda_build is None:
         yield warning(
@@ -97,7 +97,7 @@ def _cuda(facts: EnvironmentFacts) -> Iterator[Finding]:
     elif "cuda" not in facts.devices:
         yield warning(
             "ENV-006",
-            f"NVIDIA's driver is installed, but torch for CUDA {facts.cuda_build} sees no card",
+            f"NVIDIA's driver is installed, but torch for CUDA {facts.cuda_build} sees no GPU",
             "run nvidia-smi: update the driver if its CUDA version is lower, or restart the machine",
         )
 
@@ -126,17 +126,6 @@ def _disk(facts: EnvironmentFacts) -> Iterator[Finding]:
         yield ready("ENV-007", f"{seen}; more is free")
 
 
-def _console(facts: EnvironmentFacts) -> Iterator[Finding]:
-    try:
-        "ё№“”".encode(facts.console_encoding)
-    except (UnicodeEncodeError, LookupError):
-        yield warning(
-            "ENV-008",
-            f"the console's encoding is {facts.console_encoding}, which lacks letters of file names and messages",
-            "set the environment variable PYTHONUTF8 to 1",
-        )
-
-
 def _paths(facts: EnvironmentFacts) -> Iterator[Finding]:
     if facts.system == "Windows" and facts.root_length + LONGEST_OUTPUT > WINDOWS_PATH:
         yield warning(
@@ -155,3 +144,17 @@ def _threads(facts: EnvironmentFacts) -> Iterator[Finding]:
         )
     else:
         yield ready("ENV-010", f"{facts.threads or facts.cores} of {facts.cores} cores")
+
+
+def _processes(facts: EnvironmentFacts) -> Iterator[Finding]:
+    most, places = facts.cores, "cores"
+    if facts.device != "cpu":
+        most, places = 1, "GPU"
+        if facts.asked_device in ("auto", "cuda"):
+            most = max(1, sum(name.startswith(f"{facts.device}:") for name in facts.devices))
+            places = "GPU" if most == 1 else "GPUs"
+    seen = f"runtime.processes is {facts.processes}; runtime.device {facts.asked_device} means {most} {places} here"
+    if facts.processes > most:
+        yield blocker("ENV-012", seen, f"set runtime.processes to at most {most}")
+    else:
+        yield ready("ENV-012", seen)

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ownhand.errors import Refusal
-
 Level = Literal["ready", "warning", "blocker"]
 LEVELS: tuple[Level, ...] = ("blocker", "warning", "ready")
 PAGE = "docs/findings.md"
@@ -24,15 +22,15 @@ WIDTHS = (72, 140)  # of the terminal's text, at least and at most
 CATALOGUE: dict[str, tuple[str, str]] = {
     "ENV-001": ("Python", "Older versions lack what the code uses."),
     "ENV-002": ("Packages", "Other versions than the tested ones read the same model differently, or not at all."),
-    "ENV-003": ("Kernels for the card", "A torch that was built before the card stops with “no kernel image”."),
-    "ENV-004": ("CUDA in torch", "A torch without CUDA leaves the card idle and takes days instead of hours."),
+    "ENV-003": ("Kernels for the GPU", "A torch that was built before the GPU stops with “no kernel image”."),
+    "ENV-004": ("CUDA in torch", "A torch without CUDA leaves the GPU idle and takes days instead of hours."),
     "ENV-005": ("Device", "The device that runtime.device asks for must be there."),
-    "ENV-006": ("Driver of the card", "A driver older than torch's CUDA hides the card from torch."),
+    "ENV-006": ("Driver of the GPU", "A driver older than torch's CUDA hides the GPU from torch."),
     "ENV-007": ("Disk", "A full disk ends a run in its middle."),
-    "ENV-008": ("Letters on the console", "File names and texts that the console cannot print stop a stage."),
     "ENV-009": ("Length of paths", "Windows refuses paths of more than 259 characters."),
     "ENV-010": ("Threads", "More threads than cores get in each other's way."),
-    "ENV-011": ("Speed of the device", "Billions of weights need a card: a CPU takes seconds for one line."),
+    "ENV-011": ("Speed of the device", "Billions of weights need a GPU: a CPU takes seconds for one line."),
+    "ENV-012": ("Processes", "More processes than there are GPUs, or cores, fail or stand in each other's way."),
     "CONF-001": ("Parameters", "A value that cannot be meant is found before anything runs."),
     "CONF-002": ("Batch against training set", "A batch that the training set cannot fill is never what was meant."),
     "CONF-003": ("Effective batch", "batch_size x accumulation is the number of sequences behind each step."),
@@ -43,7 +41,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Number format",
         "In float16 small gradients are zero, large ones infinite; nothing scales them.",
     ),
-    "CONF-008": ("bfloat16 on this device", "Cards before compute capability 8.0 have no bfloat16 units."),
+    "CONF-008": ("bfloat16 on this device", "GPUs before compute capability 8.0 have no bfloat16 units."),
     "CONF-009": ("Mode", "Each model knows certain view sizes; others have no meaning for it."),
     "CONF-010": ("Tiles", "Pictures are cut as the model was trained and will be served, or it sees new shapes."),
     "CONF-011": ("Length limit", "Positions beyond the model's limit were never trained."),
@@ -66,6 +64,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "DATA-011": ("Longest sequence", "A sequence beyond train.max_tokens would have to be cut and is refused."),
     "DATA-012": ("Pictures on the disk", "Every sample needs its picture."),
     "DATA-013": ("Cross-validation", "More folds than groups of pages cannot be made."),
+    "DATA-014": ("What is no file", "DVC reads all of data/raw and waits for ever where nothing can be read."),
     "MODEL-001": ("Base model", "The checkpoint must be in a folder, in the cache or within reach."),
     "MODEL-002": ("Revision", "Without its commit a hub id can mean another model tomorrow."),
     "MODEL-003": ("Architecture", "Only architectures whose loading was proven are loaded."),
@@ -115,13 +114,6 @@ def sort_findings(findings: Sequence[Finding]) -> list[Finding]:
 
 def is_ready(findings: Sequence[Finding]) -> bool:
     return not any(finding.level == "blocker" for finding in findings)
-
-
-def refuse_blockers(findings: Sequence[Finding]) -> None:
-    """Refusal with every blocker, if there is one."""
-    blockers = [one for one in sort_findings(findings) if one.level == "blocker"]
-    if blockers:
-        raise Refusal("\n  ".join([verdict(findings), *(f"{one.code} {one.seen}; {one.remedy}" for one in blockers)]))
 
 
 def verdict(findings: Sequence[Finding]) -> str:

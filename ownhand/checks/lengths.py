@@ -51,7 +51,7 @@ def measure_lengths(samples: Sequence[Sample], limit: SequenceLimit) -> Lengths:
     each = []
     for sample in samples:
         vision = limit.count_vision_tokens(sample.width, sample.height)
-        ids, targets = build_training_ids(limit.tokenizer, limit.special, vision, sample.text, NO_LIMIT)
+        ids, targets = build_training_ids(limit.base.tokenizer, limit.base.special, vision, sample.text, NO_LIMIT)
         each.append(SampleLength(sample, len(ids), vision, sum(target != IGNORED_LABEL for target in targets)))
     longest = max(each, key=lambda length: (length.tokens, length.vision, length.labels))
     aspects = sorted(sample.width / sample.height for sample in samples)
@@ -73,8 +73,8 @@ def look_at_characters(samples: Sequence[Sample], limit: SequenceLimit) -> tuple
     in_bytes: Counter[str] = Counter()
     lost = []
     for character, occurrences in counted.items():
-        ids = limit.tokenizer.encode(character, add_special_tokens=False).ids
-        if limit.tokenizer.decode(ids) != character:
+        ids = limit.base.tokenizer.encode(character, add_special_tokens=False).ids
+        if limit.base.tokenizer.decode(ids) != character:
             lost.append(character)
         elif len(ids) > 1:
             in_bytes[character] = occurrences

@@ -19,16 +19,13 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from ownhand.checks.findings import Finding, blocker, ready, warning
 from ownhand.evaluation.metrics import count_character_errors, micro_average
 from ownhand.model.adapter import add_adapter, lora_config, needs_pictures
+from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
-from ownhand.model.families import read_family
-from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
 from ownhand.model.sequence import CachedVisionCollator
-from ownhand.model.views import read_view_sizes
 from ownhand.params import Params
-from ownhand.runtime import DTYPES
 from ownhand.samples import Sample
 from ownhand.training.trainer import CachedSamples, TokenWeightedTrainer
-from ownhand.vision.features import FeatureCache, FeatureWriter, VisionInput, compute_vision_tokens, finish_cache
+from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 from ownhand.vision.pictures import PictureCollator, Pictures
 
 LINES = 4
@@ -101,19 +98,14 @@ def overfit(
 ) -> OverfitFacts:
     """Train `samples` until their loss is near zero, at most `most_steps` steps, and read them back."""
     set_seed(params.train.seed)
-    folder = find_model(params.model.name_or_path, params.model.revision)
-    tokenizer = read_tokenizer(folder)
-    special = special_tokens(tokenizer, read_family(folder).prompt)
-    vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-    pictures = Pictures(samples, vision, params.encode)
+    base = BaseModel.open(params)
+    pictures = Pictures(samples, base.vision, params.encode)
     sees = needs_pictures(params.train.lora_targets)
     with tempfile.TemporaryDirectory() as unfinished:
-        cache = _encode(samples, pictures, params, device, Path(unfinished))
-        lines = CachedSamples(
-            samples, cache, tokenizer, special, params.train.max_tokens, False, pictures if sees else None
-        )
-        collator = PictureCollator(special, DTYPES[params.model.dtype]) if sees else CachedVisionCollator(special)
-        trainer = _create_trainer(lines, collator, params, device, most_steps, Path(unfinished))
+        cache = _encode(samples, pictures, base, params, device, Path(unfinished))
+        lines = CachedSamples(samples, cache, base, params.train.max_tokens, False, pictures if sees else None)
+        collator = PictureCollator(base.special, base.dtype) if sees else CachedVisionCollator(base.special)
+        trainer = _create_trainer(lines, collator, base, params, device, most_steps, Path(unfinished))
         base_loss = trainer.mean_loss(lines)
         trainer.train()
         loss = trainer.mean_loss(lines)
@@ -121,7 +113,7 @@ def overfit(
         tokens = [cache.tokens(sample.image_id) for sample in samples]
         if sees:
             tokens = [compute_vision_tokens(trainer.model, pictures.views(sample.image_id)) for sample in samples]
-        readings = transcribe(trainer.model.eval(), tokens, tokenizer, special, params.transcribe, "check: reads")
+        readings = transcribe(trainer.model.eval(), tokens, base, params.transcribe, "check: reads")
     pairs = zip(samples, readings, strict=True)
     return OverfitFacts(
         lines=len(samples),
@@ -129,28 +121,37 @@ def overfit(
         base_loss=base_loss,
         loss=loss,
         shuffled_loss=shuffled,
-        uniform=math.log(tokenizer.get_vocab_size()),
+        uniform=math.log(base.tokenizer.get_vocab_size()),
         cer=micro_average(count_character_errors(sample.text, reading.text) for sample, reading in pairs),
     )
 
 
 def _encode(
-    samples: Sequence[Sample], pictures: Pictures, params: Params, device: torch.device, folder: Path
+    samples: Sequence[Sample],
+    pictures: Pictures,
+    base: BaseModel,
+    params: Params,
+    device: torch.device,
+    folder: Path,
 ) -> FeatureCache:
-    model = _load(params, device, decoder=False)
-    writer = FeatureWriter(folder / "shards", params.runtime.shard_mb)
-    for sample in samples:
-        writer.add(sample.image_id, compute_vision_tokens(model, pictures.views(sample.image_id)))
-    writer.flush()
-    finish_cache([writer.folder], folder / "features", {})
+    model = base.load(device, decoder=False)
+    keys = (sample.image_id for sample in samples)
+    tokens = ((key, compute_vision_tokens(model, pictures.views(key))) for key in keys)
+    write_features(folder / "features", tokens, {}, params.runtime.shard_mb)
     return FeatureCache(folder / "features")
 
 
 def _create_trainer(
-    lines: CachedSamples, collator: Any, params: Params, device: torch.device, most_steps: int, folder: Path
+    lines: CachedSamples,
+    collator: Any,
+    base: BaseModel,
+    params: Params,
+    device: torch.device,
+    most_steps: int,
+    folder: Path,
 ) -> TokenWeightedTrainer:
-    base = _load(params, device, vision=needs_pictures(params.train.lora_targets))
-    model = add_adapter(base, lora_config(params.train, params.model.name_or_path, params.model.revision))
+    loaded = base.load(device, vision=needs_pictures(params.train.lora_targets))
+    model = add_adapter(loaded, lora_config(params.train, params.model.name_or_path, params.model.revision))
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         max_steps=most_steps,
@@ -176,17 +177,6 @@ def _create_trainer(
     trainer.batch_tokens = params.train.batch_tokens
     trainer.add_callback(StopWhenLearned(trainer, lines))
     return trainer
-
-
-def _load(params: Params, device: torch.device, **parts: bool) -> Any:
-    return load_base_model(
-        params.model.name_or_path,
-        params.model.revision,
-        dtype=DTYPES[params.model.dtype],
-        device=device,
-        attn_implementation=params.model.attn_implementation,
-        **parts,
-    )
 
 
 class StopWhenLearned(TrainerCallback):

@@ -14,11 +14,14 @@ from ownhand.checks.lengths import Lengths, look_at_characters, measure_lengths
 from ownhand.checks.machine import gather_environment
 from ownhand.checks.overfit import check_overfit, choose_lines, overfit
 from ownhand.checks.samples import SampleFacts, check_samples, find_copies, find_missing, read_rejections
+from ownhand.dataset.repeats import FEW_PAGES
+from ownhand.images import find_unfit_files
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import Params
 from ownhand.runtime import DTYPES, set_up
-from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.samples import SIDES, Sample, metadata_file, read_metadata
 
+RAW = Path("data/raw")
 REJECTED = Path("metrics/rejected.csv")
 CHECKPOINT_BYTES = 3 * (
     4 + 8
@@ -27,7 +30,7 @@ CHECKPOINT_BYTES = 3 * (
 
 def inspect_run(params: Params) -> list[Finding]:
     """Findings on everything but the parameters' form; each part goes as far as the others let it."""
-    samples = read_metadata() if METADATA.exists() else []
+    samples = read_metadata() if all(metadata_file(side).exists() for side in SIDES) else []
     model_facts, model = gather_model(params)
     limit = SequenceLimit.of(params) if model else None
     lengths = measure_lengths(samples, limit) if samples and limit else None
@@ -35,7 +38,7 @@ def inspect_run(params: Params) -> list[Finding]:
     configuration = ConfigurationFacts(
         params=params,
         device=machine.device,
-        bf16=machine.card.bf16 if machine.card else True,
+        bf16=machine.gpu.bf16 if machine.gpu else True,
         lines=sum(sample.split == "train" for sample in samples),
         lengths=lengths,
         limits=model.limits if model else None,
@@ -61,7 +64,7 @@ def _look_at_samples(
     return SampleFacts(
         samples=samples,
         rejected=read_rejections(REJECTED),
-        same_pictures=find_copies([sample for sample in samples if sample not in gone]),
+        same_pictures=find_copies([sample for sample in samples if sample not in gone], _few_pages(params)),
         missing=missing,
         in_bytes=in_bytes,
         lost=lost,
@@ -69,7 +72,14 @@ def _look_at_samples(
         min_pages=params.evaluate.min_pages,
         folds=params.evaluate.folds,
         max_tokens=params.train.max_tokens,
+        unfit_files=find_unfit_files(RAW),
     )
+
+
+def _few_pages(params: Params) -> int:
+    """Beyond how many pages a text recurs: fewer where prepare may have counted pages that are no samples here."""
+    prepare = params.prepare
+    return 1 if prepare.test_share or prepare.test or prepare.val else FEW_PAGES
 
 
 def _bytes_to_write(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ownhand.checks.findings import Finding, blocker, count, ready, warning
 from ownhand.checks.lengths import Lengths
 from ownhand.dataset.duplicates import Picture, find_same_pictures, fingerprint
-from ownhand.dataset.splits import SplitSample, find_contained
+from ownhand.dataset.repeats import FEW_PAGES, find_contained, find_recurring, text_key
 from ownhand.errors import Refusal
 from ownhand.images import open_image
 from ownhand.progress import track
@@ -21,6 +21,8 @@ from ownhand.text import collapse_whitespace, grapheme_clusters, to_nfc
 from ownhand.training.folds import assign_folds
 
 SHOWN = 5
+EXAMPLE_CHARACTERS = 60
+TRAINED_SHARE = 0.1  # of the validation lines: from here on texts that were trained on move the rate notably
 BYTES_SHARE = 0.01  # of all characters: from here on texts become notably longer
 
 
@@ -28,7 +30,8 @@ BYTES_SHARE = 0.01  # of all characters: from here on texts become notably longe
 class SampleFacts:
     """The samples and what was found out about them.
 
-    rejected: number of samples by kind of rejection; same_pictures: pairs of samples that show the same; missing:
+    rejected: number of samples by kind of rejection; unfit_files: what is no file in data/raw, by name, and what it is;
+    same_pictures: pairs of samples that show the same; missing:
     pictures that are not on the disk; in_bytes: how often characters stand in the texts that are several tokens;
     lost: characters that the tokenizer cannot express; min_pages, folds: of evaluate; max_tokens: train.max_tokens.
     """
@@ -43,39 +46,45 @@ class SampleFacts:
     min_pages: int
     folds: int
     max_tokens: int
+    unfit_files: Mapping[str, str] = field(default_factory=dict)
 
     def side(self, split: str) -> list[Sample]:
         return [sample for sample in self.samples if sample.split == split]
 
 
 def read_rejections(path: Path) -> Counter[str]:
-    """Rejected samples by kind; pictures without a transcription were no candidates and are not counted."""
+    """Rejected samples by kind."""
     if not path.exists():
         return Counter()
     with path.open(encoding="utf-8", newline="") as file:
-        return Counter(row["reason"].partition(":")[0] for row in csv.DictReader(file) if row["row"])
+        return Counter(row["reason"].partition(":")[0] for row in csv.DictReader(file))
 
 
 def find_missing(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if not Path(sample.image_path).is_file()]
 
 
-def find_copies(samples: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
-    """Pairs of samples whose pictures show the same, on whichever side they stand."""
+def find_copies(samples: Sequence[Sample], few_pages: int = FEW_PAGES) -> list[tuple[Sample, Sample]]:
+    """Pairs of samples whose pictures show the same, on whichever side they stand.
+
+    Pictures whose texts both stand on more than `few_pages` pages are the same only when their files are.
+    """
     pictures = [
         Picture(Path(one.image_path), one.width, one.height, one.sha256, fingerprint(open_image(Path(one.image_path))))
         for one in track(samples, what="check: pictures", unit="picture", delay=2)
     ]
-    return [(samples[i], samples[j]) for i, j in find_same_pictures(pictures)]
+    recurring = find_recurring([one.text for one in samples], [(one.hand, one.page) for one in samples], few_pages)
+    return [(samples[i], samples[j]) for i, j in find_same_pictures(pictures, recurring)]
 
 
 def check_samples(facts: SampleFacts) -> list[Finding]:
-    """Findings DATA-001 to DATA-013."""
+    """Findings DATA-001 to DATA-014."""
+    unfit = _unfit_files(facts)
     if not facts.side("train") or not facts.side("val"):
         seen = f"{len(facts.side('train'))} training and {len(facts.side('val'))} validation samples"
-        return [blocker("DATA-001", seen, "run `python -m stages.prepare` and mend what it says")]
+        return [blocker("DATA-001", seen, "run `dvc repro prepare` and mend what it says"), unfit]
     checks = (_counts, _validation, _texts, _contained, _pictures, _pages, _unseen, _bytes, _lost, _rejected)
-    return [finding for check in (*checks, _longest, _missing, _folds) for finding in check(facts)]
+    return [*(finding for check in (*checks, _longest, _missing, _folds) for finding in check(facts)), unfit]
 
 
 def _counts(facts: SampleFacts) -> Iterator[Finding]:
@@ -105,18 +114,35 @@ def _validation(facts: SampleFacts) -> Iterator[Finding]:
 
 
 def _texts(facts: SampleFacts) -> Iterator[Finding]:
-    trained = {_comparable(sample): sample for sample in facts.side("train")}
-    pairs = [(one, trained[_comparable(one)]) for one in facts.side("val") if _comparable(one) in trained]
-    if pairs:
-        yield blocker("DATA-003", f"{len(pairs)}: {_name_pairs(pairs)}", "run `dvc repro --force prepare`")
-    else:
+    groups = {sample.group for sample in facts.side("train") if sample.group}
+    torn = [sample for sample in facts.side("val") if sample.group in groups]
+    if torn:
+        names = ", ".join(sample.original_filename for sample in torn[:SHOWN])
+        seen = f"{count(len(torn), 'validation line')} and training lines that prepare keeps together: {names}"
+        yield blocker("DATA-003", seen, "run `dvc repro --force prepare`")
+        return
+    val = facts.side("val")
+    trained = {text_key(one.text) for one in facts.side("train")}
+    lines = [one for one in val if text_key(one.text) in trained]
+    if not lines:
         yield ready("DATA-003", "none")
+        return
+    example = collapse_whitespace(lines[0].text)[:EXAMPLE_CHARACTERS]
+    seen = (
+        f"{len(lines)} of {count(len(val), 'validation line')} have a text that is trained on, too, such as "
+        f'"{example}"; cer_unseen_texts leaves them out'
+    )
+    if len(lines) > TRAINED_SHARE * len(val):
+        remedy = "trust cer_unseen_texts more than cer; where these are copies and no habits, give them the same page"
+        yield warning("DATA-003", seen, remedy)
+    else:
+        yield ready("DATA-003", seen)
 
 
 def _contained(facts: SampleFacts) -> Iterator[Finding]:
-    texts = [SplitSample(sample.hand, sample.page, sample.text) for sample in facts.samples]
-    pairs = [(facts.samples[i], facts.samples[j]) for i, j in find_contained(texts)]
-    pairs = [(inner, outer) for inner, outer in pairs if inner.split != outer.split]
+    samples = facts.samples
+    found = find_contained([one.text for one in samples], [(one.hand, one.page) for one in samples])
+    pairs = [(samples[i], samples[j]) for i, j in found if samples[i].split != samples[j].split]
     if pairs:
         inner, outer = pairs[0]
         more = f" (and {len(pairs) - 1} more)" if len(pairs) > 1 else ""
@@ -230,12 +256,16 @@ def _folds(facts: SampleFacts) -> Iterator[Finding]:
     yield ready("DATA-013", f"{facts.folds} trainings more: {seen}")
 
 
+def _unfit_files(facts: SampleFacts) -> Finding:
+    if not facts.unfit_files:
+        return ready("DATA-014", "every entry is a file or a folder")
+    names = [f"{name} is {what}" for name, what in facts.unfit_files.items()]
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return blocker("DATA-014", ", ".join(names[:SHOWN]) + more, "remove them from data/raw, or put the files there")
+
+
 def _page_names(samples: Sequence[Sample]) -> set[tuple[str, str]]:
     return {(sample.hand, sample.page) for sample in samples}
-
-
-def _comparable(sample: Sample) -> str:
-    return collapse_whitespace(to_nfc(sample.text))
 
 
 def _name_pairs(pairs: Sequence[tuple[Sample, Sample]]) -> str:

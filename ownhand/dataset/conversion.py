@@ -24,7 +24,6 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from ownhand.dataset.cleaning import NOTHING, Cleaning, clean
 from ownhand.dataset.conversion_cache import ConversionCache, picture_key
 from ownhand.dataset.duplicates import Picture, fingerprint
 from ownhand.dataset.known_hashes import HashedFile, hash_file
@@ -55,7 +54,6 @@ class _Task:
     originals: tuple[tuple[int, Original], ...]  # with their numbers, which name the files written
     folder: Path
     limits: ImageLimits
-    cleaning: Cleaning
     hashed: bool  # whether the content of the files is to be hashed for the cache
 
 
@@ -72,9 +70,8 @@ def convert_pictures(
     limits: ImageLimits,
     workers: int | None = None,
     cache: ConversionCache | None = None,
-    cleaning: Cleaning = NOTHING,
 ) -> list[Picture | str]:
-    """Write every picture as upright, clean RGB JPEG into `folder`; for each, in order, what was written or why not.
+    """Write every picture as upright RGB JPEG into `folder`; for each, in order, what was written or why not.
 
     The folder must be empty or missing. Lines of one page that follow each other are cut from it in one go. What
     `cache` holds is taken over, what it does not hold is added. workers: number of processes, None for one per core
@@ -92,7 +89,7 @@ def convert_pictures(
         left = [(number, original) for number, original in enumerate(originals) if number not in results]
         if workers is None:
             workers = 1 if len(left) < IN_PROCESS else min(_cores(), MOST_WORKERS)
-        tasks = _make_tasks(left, _Task((), folder, limits, cleaning, hashed=cache is not None))
+        tasks = _make_tasks(left, _Task((), folder, limits, hashed=cache is not None))
         for batch in map(_convert, tasks) if workers == 1 else _in_processes(tasks, workers):
             for done in batch:
                 results[done.number] = done.result
@@ -174,7 +171,7 @@ def _leave_interrupts_to_the_parent() -> None:
 
 def _convert(task: _Task) -> list[_Done]:
     batch: list[_Done] = []
-    page: _Page | None = None
+    page: OpenPage | None = None
     path, hashed = Path(), None
     for number, original in task.originals:
         if task.hashed and original.path != path:
@@ -183,13 +180,11 @@ def _convert(task: _Task) -> list[_Done]:
             if original.region is None:
                 image = open_image(original.path, task.limits)
             else:
-                page = page if page and page.path == original.path else _Page(original.path, task.limits)
+                page = page if page and page.path == original.path else OpenPage(original.path, task.limits)
                 image = page.cut(original.region)
         except UnreadableImage as error:
             batch.append(_Done(number, error.reason, hashed))
             continue
-        cleaned = clean(image, task.cleaning, task.limits.max_side_px)
-        image = cleaned.image
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)  # 4:4:4: thin coloured ink keeps its edges
         content = buffer.getvalue()
@@ -197,19 +192,19 @@ def _convert(task: _Task) -> list[_Done]:
         with writing(target):
             target.write_bytes(content)  # not flushed to the disk: only metadata.json makes the folder whole
         digest = hashlib.sha256(content).hexdigest()
-        picture = Picture(target, *image.size, digest, fingerprint(image), cleaned.turned_degrees)
+        picture = Picture(target, *image.size, digest, fingerprint(image))
         batch.append(_Done(number, picture, hashed))
     return batch
 
 
 def open_original(original: Original, limits: ImageLimits) -> Image.Image:
-    """The picture before it is cleaned; UnreadableImage says why there is none."""
+    """The picture as an upright RGB image; UnreadableImage says why there is none."""
     if original.region is None:
         return open_image(original.path, limits)
-    return _Page(original.path, limits).cut(original.region)
+    return OpenPage(original.path, limits).cut(original.region)
 
 
-class _Page:
+class OpenPage:
     """A page that lines are cut from; it is opened once, and what is wrong with it is wrong with each of its lines."""
 
     def __init__(self, path: Path, limits: ImageLimits) -> None:

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ownhand.dataset.cleaning import Cleaning
 from ownhand.dataset.duplicates import Picture
 from ownhand.dataset.known_hashes import HashedFile, KnownHashes
 from ownhand.files import write_text, writing
@@ -28,7 +27,7 @@ from ownhand.images import ImageLimits
 INDEX = "index.jsonl"
 HASHES = "hashes.json"
 # The modules that decide what a converted picture looks like.
-CODE = ("dataset/cleaning", "dataset/conversion", "dataset/duplicates", "ground_truth/regions", "images")
+CODE = ("dataset/conversion", "dataset/duplicates", "ground_truth/regions", "images")
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,6 @@ class _Kept:
     height_px: int
     sha256: str
     bits: bytes
-    turned_degrees: float
 
 
 class ConversionCache:
@@ -53,8 +51,8 @@ class ConversionCache:
         if index.exists():
             for line in index.read_bytes().splitlines():
                 try:
-                    key, width, height, sha256, bits, turned = json.loads(line)
-                    self.kept[key] = _Kept(width, height, sha256, bytes.fromhex(bits), turned)
+                    key, width, height, sha256, bits = json.loads(line)
+                    self.kept[key] = _Kept(width, height, sha256, bytes.fromhex(bits))
                 except ValueError:  # the line at which an earlier run was killed
                     continue
         # Unbuffered, and begun on a line of its own: a kill leaves whole lines and perhaps a part of the last.
@@ -81,9 +79,7 @@ class ConversionCache:
         _link(picture.path, target)
         stat = target.stat()
         self.hashes.remember(target, HashedFile(picture.sha256, stat.st_size, stat.st_mtime_ns, stat.st_ino))
-        self.kept[key] = _Kept(
-            picture.width_px, picture.height_px, picture.sha256, picture.bits, picture.turned_degrees
-        )
+        self.kept[key] = _Kept(picture.width_px, picture.height_px, picture.sha256, picture.bits)
         with writing(self.folder / INDEX):
             self.index.write(_entry(key, self.kept[key]).encode() + b"\n")
         self.used.add(key)
@@ -105,11 +101,11 @@ class ConversionCache:
 
 def _entry(key: str, kept: _Kept) -> str:
     """A line of the index."""
-    return json.dumps([key, kept.width_px, kept.height_px, kept.sha256, kept.bits.hex(), kept.turned_degrees])
+    return json.dumps([key, kept.width_px, kept.height_px, kept.sha256, kept.bits.hex()])
 
 
 @contextmanager
-def open_cache(limits: ImageLimits, cleaning: Cleaning) -> Iterator[ConversionCache]:
+def open_cache(limits: ImageLimits) -> Iterator[ConversionCache]:
     """The cache that belongs to these settings and to today's code; pictures kept for others are not seen.
 
     Another run that uses a cache is waited for.
@@ -122,7 +118,7 @@ def open_cache(limits: ImageLimits, cleaning: Cleaning) -> Iterator[ConversionCa
     )
 
     code = {name: hash_file(Path(__file__).parents[1] / f"{name}.py") for name in CODE}
-    folder = checkpoint_folder("prepare", fingerprint(asdict(limits), asdict(cleaning), code))
+    folder = checkpoint_folder("prepare", fingerprint(asdict(limits), code))
     with alone_in(folder.parent):
         yield ConversionCache(folder)
 

@@ -34,14 +34,13 @@ LIGHT_CELLS = 4  # what changes over more cells than this counts as light
 
 @dataclass(frozen=True)
 class Picture:
-    """A converted picture: file, size, the file's hash, 256 bits to find its copies, and how it was turned."""
+    """A converted picture: file, size, the file's hash, and 256 bits to find its copies."""
 
     path: Path
     width_px: int
     height_px: int
     sha256: str
     bits: bytes
-    turned_degrees: float = 0.0
 
 
 class DisjointSets:
@@ -108,16 +107,20 @@ def _without_light(image: Image.Image, grid: tuple[int, int]) -> np.ndarray:
     return np.asarray(detail / max(float(detail.std()), 1e-6))
 
 
-def find_same_pictures(pictures: Sequence[Picture]) -> list[tuple[int, int]]:
+def find_same_pictures(pictures: Sequence[Picture], recurring: Sequence[bool] = ()) -> list[tuple[int, int]]:
     """Pairs of indices that connect all pictures which are the same: equal files, or equal but for re-saving.
 
-    Three copies give two pairs. Only pictures with close fingerprints are opened.
+    Three copies give two pairs. Only pictures with close fingerprints are opened. recurring: for each picture whether
+    its text recurs (`repeats.py`); a steady hand or a printed heading makes such pictures alike without their being
+    copies, so two of them are the same only when their files are.
     """
     sets = DisjointSets(len(pictures))
     first: dict[str, int] = {}
     pairs = [(first.setdefault(picture.sha256, i), i) for i, picture in enumerate(pictures)]
     pairs = [(i, j) for i, j in pairs if sets.join(i, j)]
     for i, j in close_fingerprints(pictures):
+        if recurring and recurring[i] and recurring[j]:
+            continue
         if sets.find(i) != sets.find(j) and similarity(pictures[i], pictures[j]) >= SAME_PICTURE:
             sets.join(i, j)
             pairs.append((i, j))

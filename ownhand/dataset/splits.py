@@ -1,9 +1,10 @@
 """The split: which samples train and which are held out, so that nothing held out was seen in training.
 
-Samples move in groups. A group is a page of a hand; pages that share a text or a picture are one group. Groups are
-taken for validation in an order that only the seed and each group's own name decide, until the share is reached. New
-samples on other pages therefore move the place where the order is cut, and with it few of the old groups: see
-`test_splits.py` for how few. A split that must not move at all is frozen by a list (`frozen.py`).
+Samples move in groups. A group is a page of a hand; pages that share a picture, a long text that stands on few pages,
+or a passage are one group (`repeats.py` says why a phrase that recurs ties nothing together). Groups are taken for
+validation in an order that only the seed and each group's own name decide, until the share is reached. New samples on
+other pages therefore move the place where the order is cut, and with it few of the old groups: see `test_splits.py` for
+how few. A split that must not move at all is frozen by a list (`frozen.py`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ownhand.dataset.duplicates import DisjointSets
+from ownhand.dataset.repeats import (
+    FEW_PAGES,
+    comparable_text,
+    count_pages,
+    find_contained,
+    find_passages,
+    text_key,
+)
 from ownhand.dataset.strata import Stratum, choose_groups
 from ownhand.errors import Refusal
-from ownhand.text import collapse_whitespace, grapheme_clusters, to_nfc, words
 
-# From here on a text that stands inside another one tells more than a common phrase would.
-CONTAINED_WORDS, CONTAINED_CHARACTERS = 3, 15
+SAME_TEXT, SAME_PASSAGE, SAME_PICTURE = "the same text", "the same passage", "the same picture"
 
 
 class SplitError(Refusal):
@@ -37,15 +44,23 @@ class SplitSample:
     text: str
     frozen: str = ""
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Hand and page."""
+        return self.hand, self.page
+
 
 @dataclass(frozen=True)
 class SplitRules:
-    """How to split; the names are those of the `prepare` parameters. frozen: the sides that lists decide alone."""
+    """How to split; the names and defaults are those of the `prepare` parameters.
+
+    frozen: the sides that lists decide alone.
+    """
 
     val_share: float
     seed: int
     test_share: float = 0.0
-    same_text_characters: int = 1
+    same_text_characters: int = 20
     frozen: frozenset[str] = frozenset()
 
 
@@ -81,7 +96,8 @@ def split_samples(samples: Sequence[SplitSample], same_pictures: Iterable[tuple[
     nor be held out: it is left out. Raises SplitError when no group is left for a side.
     """
     groups, joins = _find_groups(samples, same_pictures, rules.same_text_characters)
-    contained = [(i, j) for i, j in find_contained(samples) if groups[i] != groups[j]]
+    texts, pages = [sample.text for sample in samples], [sample.place for sample in samples]
+    contained = [(i, j) for i, j in find_contained(texts, pages) if groups[i] != groups[j]]
     sides = [sample.frozen for sample in samples]
     frozen_in: dict[int, int] = {}
     for i, group in enumerate(groups):
@@ -96,7 +112,7 @@ def split_samples(samples: Sequence[SplitSample], same_pictures: Iterable[tuple[
         if side in rules.frozen or share == 0:
             continue
         if len(order) < 2:
-            raise SplitError(_why_one_group(samples, free, groups, joins, side))
+            raise SplitError(_why_one_group(samples, free, groups, joins, side, rules.same_text_characters))
         chosen = choose_groups(order, strata, share * len(free))
         order = [group for group in order if group not in chosen]
         for i in free:
@@ -112,51 +128,25 @@ def split_samples(samples: Sequence[SplitSample], same_pictures: Iterable[tuple[
     return Split(sides, groups, joins, apart, left_out)
 
 
-def find_contained(samples: Sequence[SplitSample]) -> list[tuple[int, int]]:
-    """(inner, outer) for every text whose words stand, in a row, in another's; case and punctuation do not count.
-
-    Only inner texts of at least 3 words and 15 characters are looked for, and no text is inside an identical one.
-    """
-    texts = [comparable_text(sample.text) for sample in samples]
-    worded = [tuple(words(text)) for text in texts]
-    inner_texts: dict[tuple[str, ...], list[int]] = {}
-    lengths: dict[tuple[str, ...], set[int]] = {}  # of the inner texts that begin with these words
-    for i, own in enumerate(worded):
-        if len(own) >= CONTAINED_WORDS and len(grapheme_clusters(texts[i])) >= CONTAINED_CHARACTERS:
-            inner_texts.setdefault(own, []).append(i)
-            lengths.setdefault(own[:CONTAINED_WORDS], set()).add(len(own))
-    found = set()
-    for outer, own in enumerate(worded):
-        for at in range(len(own) - CONTAINED_WORDS + 1):
-            for length in lengths.get(own[at : at + CONTAINED_WORDS], ()):
-                for inner in inner_texts.get(own[at : at + length], ()):
-                    if texts[inner] != texts[outer]:
-                        found.add((inner, outer))
-    return sorted(found)
-
-
-def comparable_text(text: str) -> str:
-    """What two texts are compared by: NFC, every white space alike."""
-    return collapse_whitespace(to_nfc(text))
-
-
 def _find_groups(
     samples: Sequence[SplitSample], same_pictures: Iterable[tuple[int, int]], same_text_characters: int
 ) -> tuple[list[int], list[Join]]:
     """(the group of each sample, named by its first sample; the joins across pages)."""
     sets = DisjointSets(len(samples))
+    texts, pages = [sample.text for sample in samples], [sample.place for sample in samples]
     first_on_page: dict[tuple[str, str], int] = {}
-    first_with_text: dict[str, int] = {}
-    for i, sample in enumerate(samples):
-        sets.join(first_on_page.setdefault((sample.hand, sample.page), i), i)
+    for i, page in enumerate(pages):
+        sets.join(first_on_page.setdefault(page, i), i)
     joins = []
-    for i, sample in enumerate(samples):
-        text = comparable_text(sample.text)
-        if len(text) >= same_text_characters:
-            first = first_with_text.setdefault(text, i)
-            if sets.join(first, i):
-                joins.append(Join(first, i, "the same text"))
-    joins += [Join(i, j, "the same picture") for i, j in same_pictures if sets.join(i, j)]
+    first_with: dict[str | int, int] = {}  # a text, or the hash of a passage
+    for i, (text, count) in enumerate(zip(texts, count_pages(texts, pages), strict=True)):
+        key = text_key(text)
+        if len(key) >= same_text_characters and count <= FEW_PAGES and sets.join(first_with.setdefault(key, i), i):
+            joins.append(Join(first_with[key], i, SAME_TEXT))
+    for i, passage in find_passages(texts, pages, same_text_characters):
+        if sets.join(first_with.setdefault(passage, i), i):
+            joins.append(Join(first_with[passage], i, SAME_PASSAGE))
+    joins += [Join(i, j, SAME_PICTURE) for i, j in same_pictures if sets.join(i, j)]
     return [sets.find(i) for i in range(len(samples))], joins
 
 
@@ -174,7 +164,7 @@ def _order_groups(
 ) -> list[int]:
     names: dict[int, tuple[str, str]] = {}
     for sample, group in zip(samples, groups, strict=True):
-        names[group] = min(names.get(group, (sample.hand, sample.page)), (sample.hand, sample.page))
+        names[group] = min(names.get(group, sample.place), sample.place)
     entangled = _entangled(groups, contained)
 
     def rank(group: int) -> tuple[int, str]:
@@ -195,16 +185,26 @@ def _strata(
 
 
 def _why_one_group(
-    samples: Sequence[SplitSample], free: Sequence[int], groups: Sequence[int], joins: Sequence[Join], side: str
+    samples: Sequence[SplitSample],
+    free: Sequence[int],
+    groups: Sequence[int],
+    joins: Sequence[Join],
+    side: str,
+    same_text_characters: int,
 ) -> str:
     if not free:
         return "no sample is left to split"
-    pages = len({(samples[i].hand, samples[i].page) for i in free})
-    remedy = "add a picture of another page with another text"
+    pages = len({samples[i].place for i in free})
+    remedies = ["add a picture of another page with another text"]
     if pages == 1:
-        remedy += ", or name the pages in a column page"
+        remedies.append("name the pages in a column page")
+    if any(join.reason != SAME_PICTURE for join in joins):
+        remedies.append(
+            f"raise prepare.same_text_characters ({same_text_characters}), so that these texts tie no pages together"
+        )
     why = "".join(f'\n  {join.reason}: "{comparable_text(samples[join.second].text)[:60]}"' for join in joins[:5])
     count = len({groups[i] for i in free})
     made = "one group" if count == 1 else f"{count} groups"
     sides = "training and validation" if side == "val" else "training, validation and test"
-    return f"{len(free)} sample(s) on {pages} page(s) make {made}, but {sides} need one each; {remedy}{why}"
+    seen = f"{len(free)} sample(s) on {pages} page(s) make {made}, but {sides} need one each"
+    return f"{seen}; {', or '.join(remedies)}{why}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ownhand.dataset.repeats import find_trained
 from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import micro_average
 from ownhand.evaluation.readings import READERS, Line, read_lines
@@ -23,8 +24,20 @@ from ownhand.samples import Sample
 
 FOLDER = Path("data/cross_validation")
 REMEDY = "run `dvc repro --force cross_validate`"
-OF_A_READER = ("cer", "cer_low", "cer_high", "wer", "wer_low", "wer_high", "exact_match", "runaway_rate")
-OF_ALL = ("difference", "n_lines", "n_characters", "n_pages")
+OF_A_READER = (
+    "cer",
+    "cer_low",
+    "cer_high",
+    "cer_unseen_texts",
+    "cer_unseen_texts_low",
+    "cer_unseen_texts_high",
+    "wer",
+    "wer_low",
+    "wer_high",
+    "exact_match",
+    "runaway_rate",
+)
+OF_ALL = ("difference", "n_lines", "n_lines_trained_texts", "n_characters", "n_pages")
 
 
 class Fold(BaseModel):
@@ -90,11 +103,23 @@ def read_cross_validation(root: Path, samples: Sequence[Sample], params: Evaluat
         raise Refusal(f"{where} does not hold out each sample of metadata.json once; {REMEDY}")
     files = {reader: root / FOLDER / f"{reader}.jsonl" for reader in READERS}
     lines = read_lines([replace(sample, split="val") for sample in samples], files, remedy=REMEDY)
+    lines = _mark_trained(lines, found.records)
     return CrossValidation(lines, compare_rates(lines, params), found.records)
 
 
+def _mark_trained(lines: Sequence[Line], records: Sequence[Fold]) -> list[Line]:
+    """The lines with what was trained on in the fold that held each of them out."""
+    text_of = {line.sample.image_id: line.sample.text for line in lines}
+    trained: dict[str, bool] = {}
+    for record in records:
+        own = [text_of[image_id] for image_id in record.held_out]
+        found = find_trained(own, [text_of[image_id] for image_id in record.trained if image_id in text_of])
+        trained |= dict(zip(record.held_out, found, strict=True))
+    return [replace(line, text_was_trained=trained[line.sample.image_id]) for line in lines]
+
+
 def summarise_cross_validation(found: CrossValidation | None) -> dict[str, Any]:
-    """For evaluation.json: rates over all lines with their intervals over pages, their difference, and each fold's.
+    """For summary.json: rates over all lines with their intervals over pages, their difference, and each fold's.
 
     All of it under one key, `cross_validation`; nothing without cross-validation.
     """

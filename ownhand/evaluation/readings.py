@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ownhand.dataset.repeats import find_trained
 from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import Score, score
 from ownhand.samples import Sample
@@ -60,12 +61,16 @@ class Reading(PlainReading):
 
 @dataclass(frozen=True)
 class Line:
-    """One validation sample, a line or a whole page, with its transcription and its readings."""
+    """One validation sample, a line or a whole page, with its transcription and its readings.
+
+    text_was_trained: whether its text was also trained on, in another picture, so that it could be recited.
+    """
 
     sample: Sample
     base: Reading
     adapter: Reading
     others: Mapping[str, PlainReading] = field(default_factory=dict)
+    text_was_trained: bool = False
 
     @property
     def page(self) -> str:
@@ -143,7 +148,7 @@ def read_lines(
     other_files: Mapping[str, Path] | None = None,
     remedy: str = OWN_REMEDY,
 ) -> list[Line]:
-    """The validation samples among `samples` with their scored readings, in their order.
+    """The validation samples among `samples` with their scored readings, in their order; the others were trained on.
 
     `files` has one path for each of READERS, which `remedy` makes again; `other_files` has one for each other reader by
     name. Raises Refusal with the
@@ -151,8 +156,9 @@ def read_lines(
     """
     validation = [sample for sample in samples if sample.split == "val"]
     if not validation:
-        raise Refusal("data/processed/metadata.json has no validation sample; run `dvc repro prepare` again")
+        raise Refusal("data/processed/val/metadata.json has no validation sample; run `dvc repro prepare` again")
     image_ids = [sample.image_id for sample in validation]
+    trained = [sample.text for sample in samples if sample.split == "train"]
     own: dict[str, dict[str, Prediction]] = {}
     others: dict[str, dict[str, PlainPrediction]] = {}
     problems: list[str] = []
@@ -183,8 +189,11 @@ def read_lines(
             reading("base", sample),
             reading("adapter", sample),
             {reader: plain_reading(reader, sample) for reader in others},
+            text_was_trained,
         )
-        for sample in validation
+        for sample, text_was_trained in zip(
+            validation, find_trained([sample.text for sample in validation], trained), strict=True
+        )
     ]
 
 

@@ -1,4 +1,4 @@
-"""Summary: every error rate of every reader with its interval, and the content of metrics/evaluation.json."""
+"""Summary: every error rate of every reader with its interval; what evaluation.json and tables/summary.json hold."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ RATES: dict[str, Callable[[Score], tuple[int, int]]] = {
     "exact_match": lambda score: (int(score.exact), 1),
     "blank_rate": lambda score: (int(score.blank), 1),
 }
+UNSEEN = "cer_unseen_texts"  # the CER over the lines whose text was not trained on, too
 RUNAWAY = "runaway_rate"  # known of base model and adapter only
-WITH_INTERVAL = ("cer", "wer")  # in evaluation.json, which must stay readable; metrics/tables/rates.csv has all
+WITH_INTERVAL = ("cer", UNSEEN, "wer")  # in summary.json, which must stay readable; metrics/tables/rates.csv has all
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Rate:
     """One rate of one reader; `difference` is this reader's rate minus the adapter's, on the same pages.
 
     Intervals and the p-value of the difference are None with fewer than `min_pages` pages, those of the difference
-    also for the adapter itself. The value is None where the sum of n is 0.
+    also for the adapter itself. The value is None where the sum of n is 0, as when every text was trained on.
     """
 
     reader: str
@@ -46,6 +47,8 @@ class Rate:
 def compare_rates(lines: Sequence[Line], params: EvaluateParams) -> list[Rate]:
     """All rates of all readers, readers in their order, each with what the pages say about its uncertainty."""
     rates = [_compare(lines, reader, name, params) for reader in readers_of(lines) for name in RATES]
+    unseen = [line for line in lines if not line.text_was_trained]
+    rates += [_compare(unseen, reader, UNSEEN, params) for reader in readers_of(lines)]
     return rates + [_compare(lines, reader, RUNAWAY, params) for reader in READERS]
 
 
@@ -73,11 +76,11 @@ def _compare(lines: Sequence[Line], reader: str, name: str, params: EvaluatePara
 def _counts(lines: Sequence[Line], reader: str, name: str) -> list[tuple[int, int]]:
     if name == RUNAWAY:
         return [(int((line.base if reader == "base" else line.adapter).prediction.runaway), 1) for line in lines]
-    return [RATES[name](line.reading(reader).score) for line in lines]
+    return [RATES["cer" if name == UNSEEN else name](line.reading(reader).score) for line in lines]
 
 
 def summarise(lines: Sequence[Line], rates: Sequence[Rate]) -> dict[str, Any]:
-    """The content of evaluation.json: rates of base and adapter, their difference, and what they rest on.
+    """The content of tables/summary.json: rates of base and adapter, their difference, and what they rest on.
 
     Nested dictionaries of numbers and no lists, because `dvc metrics` drops lists. Rates are shares (0.12 is 12 %) and
     can pass 1. With fewer than `min_pages` pages the ends of intervals and the p-value are None.
@@ -99,16 +102,36 @@ def summarise(lines: Sequence[Line], rates: Sequence[Rate]) -> dict[str, Any]:
     summary["confidence"] = summarise_confidence(lines)
     return summary | {
         "n_lines": len(lines),
+        "n_lines_trained_texts": sum(line.text_was_trained for line in lines),
         "n_characters": sum(line.characters for line in lines),
         "n_words": sum(line.base.score.words for line in lines),
         "n_pages": len({line.page for line in lines}),
     }
 
 
+def headline(summary: dict[str, Any]) -> dict[str, Any]:
+    """The content of evaluation.json: the numbers that people compare, few enough for a screen."""
+    adapter = ("cer", "cer_low", "cer_high", "wer", "exact_match", *((UNSEEN,) if UNSEEN in summary["adapter"] else ()))
+    chosen: dict[str, Any] = {
+        "base": {"cer": summary["base"]["cer"]},
+        "adapter": {name: summary["adapter"][name] for name in adapter},
+        "difference": {name: summary["difference"][name] for name in ("relative", "p_value")},
+    }
+    if "reads" in summary:
+        chosen["swapped_images"] = {"cer": summary["reads"]["cer_exchanged_pictures"]}
+    if "retention" in summary:
+        chosen["print"] = {"lost": summary["retention"]["lost"]}
+    if "others" in summary:
+        chosen |= {reader: {"cer": rates["cer"]} for reader, rates in summary["others"].items()}
+    if "cross_validation" in summary:
+        chosen["cross_validation"] = {"cer": summary["cross_validation"]["adapter"]["cer"]}
+    return chosen | {name: summary[name] for name in ("n_lines", "n_pages")}
+
+
 def _reader(lines: Sequence[Line], reader: str, by_name: dict[tuple[str, str], Rate]) -> dict[str, Any]:
     scores = [line.reading(reader).score for line in lines]
     found: dict[str, Any] = {}
-    for name in (*RATES, RUNAWAY):
+    for name in (*RATES, UNSEEN, RUNAWAY):
         rate = by_name.get((reader, name))
         if rate:
             found[name] = rate.value

@@ -16,24 +16,39 @@ from ownhand.ground_truth.image_folder import FORMAT as IMAGE_FOLDER
 from ownhand.ground_truth.json_lines import FORMAT as JSON_LINES
 from ownhand.ground_truth.matching import GroundTruth, TranscribedImage, match
 from ownhand.ground_truth.page_xml import FORMAT as PAGE_XML
-from ownhand.ground_truth.records import GroundTruthError, Rejection
+from ownhand.ground_truth.records import GroundTruthError, Rejection, Waiting
 from ownhand.ground_truth.text_files import FORMAT as TEXT_FILES
-from ownhand.images import find_files
+from ownhand.images import find_files, find_unfit_files
 
-__all__ = ["FORMATS", "GroundTruth", "GroundTruthError", "Rejection", "TranscribedImage", "read_ground_truth"]
+__all__ = [
+    "FORMATS",
+    "GroundTruth",
+    "GroundTruthError",
+    "Rejection",
+    "TranscribedImage",
+    "Waiting",
+    "read_ground_truth",
+]
 
+SHOWN = 20  # entries that are no files, in one message
 FORMATS = (ANNOTATIONS, TEXT_FILES, JSON_LINES, IMAGE_FOLDER, PAGE_XML, ALTO_XML)
 
 
 def read_ground_truth(folder: Path, encoding: str, not_truth: Collection[str] = ()) -> GroundTruth:
-    """The ground truth of `folder`; every record becomes a sample or a rejection, every picture without one is listed.
+    """The ground truth of `folder`; every record becomes a sample or a rejection or waits for its text.
 
-    `encoding` is that of tables, text files and JSON lines; XML says its own. `not_truth` names files that are
-    something else, such as a list of validation pictures. Raises GroundTruthError when the folder holds no format or
-    more than one, when its files cannot be read as a whole, or when two files differ only in case or Unicode form.
+    A picture without a record waits, too. `encoding` is that of tables, text files and JSON lines; XML says its own.
+    `not_truth` names files that are something else, such as a list of validation pictures. Raises GroundTruthError when
+    the folder holds no format or more than one, when it holds a FIFO, a dangling link or another entry that is no file,
+    when its files cannot be read as a whole, or when two files differ only in case or Unicode form.
     """
     if not folder.is_dir():
         raise GroundTruthError(f"{folder.as_posix()} is missing; put the pictures and annotations.csv there")
+    if unfit := find_unfit_files(folder):
+        raise GroundTruthError(
+            f"{folder.as_posix()} holds what is no file; `dvc repro` would wait for it for ever, or stop without a "
+            f"reason. Remove it, or put the file itself there: {_listed(unfit)}"
+        )
     found = find_files(folder)
     found = replace(found, files=[file for file in found.files if file[0] not in not_truth])
     seen = [(form, own) for form in FORMATS if (own := form.find(found.files))]
@@ -55,6 +70,12 @@ def read_ground_truth(folder: Path, encoding: str, not_truth: Collection[str] = 
     own_names = {name for name, _ in own}
     others = [file for file in found.files if file[0] not in own_names]
     return match(form, own, form.read(own, others, encoding), replace(found, files=others))
+
+
+def _listed(unfit: dict[str, str]) -> str:
+    lines = [f"\n  {name}: {what}" for name, what in unfit.items()]
+    more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return "".join(lines[:SHOWN]) + more
 
 
 def _some(files: list[tuple[str, Path]]) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
 from ownhand.ground_truth.page_files import (
-    Line,
     PageFileError,
     TranscribedPage,
     descendants,
@@ -14,6 +13,7 @@ from ownhand.ground_truth.page_files import (
     numbers,
     page_size,
     points,
+    read_line,
     read_page_files,
     tag,
 )
@@ -37,7 +37,7 @@ def read_page(root: Element) -> TranscribedPage:
     if unit != PIXELS and size is None:
         raise PageFileError(f"no page size: regions in {unit} need WIDTH and HEIGHT of the page")
     image = next((element.text or "" for element in descendants(root, "fileName")), "").strip()
-    lines = [Line(line.get("ID", ""), _text(line), _polygon(line)) for line in descendants(pages[0], "TextLine")]
+    lines = [read_line(line, line.get("ID", ""), _text, _polygon) for line in descendants(pages[0], "TextLine")]
     return TranscribedPage(image, size, lines)
 
 
@@ -70,4 +70,4 @@ def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
     return read_page_files(own, files, read_page)
 
 
-FORMAT = Format("ALTO XML", _find, _read, single=False, without="no ALTO XML names it")
+FORMAT = Format("ALTO XML", _find, _read, single=False, without="no ALTO XML names it", blank_waits=True)

@@ -16,6 +16,7 @@ from ownhand.ground_truth.records import (
     Reading,
     Record,
     Rejection,
+    Waiting,
     is_absolute,
 )
 from ownhand.ground_truth.regions import Region
@@ -23,6 +24,9 @@ from ownhand.images import FoundFiles, has_image_suffix, is_system_file
 from ownhand.text import is_blank, to_nfc
 
 GUESSES = 200  # missing files for which a similar name is looked for; a person reads no more
+ROWS_SHOWN = 5  # of rows that contradict each other; each has its own rejection
+LINE_WAITS = "line: its TextLine holds no text"
+PAGE_WAITS = "page: its file holds no TextLine"
 LIKE = 60  # of 100: names less alike than this are no guess
 
 
@@ -47,6 +51,7 @@ class TranscribedImage:
 class GroundTruth:
     """All that a folder holds: samples in the order of their rows, rejections, and notes for the person at hand.
 
+    waiting: pictures and lines without a transcription, which are no rejections;
     source: the format and its files, for the log; rows: entries read; images: pictures in the folder, with or without
     a transcription.
     """
@@ -56,6 +61,7 @@ class GroundTruth:
     images: int
     samples: list[TranscribedImage]
     rejections: list[Rejection]
+    waiting: list[Waiting]
     notes: list[str]
 
 
@@ -68,8 +74,12 @@ def match(form: Format, own: Sequence[File], reading: Reading, found: FoundFiles
     files = _Files(found, [name for record in reading.records for name in (record.filename, *record.elsewhere)])
     names = [files.find(record) for record in reading.records]
     named = {name for name in names if name is not None}
-    unnamed = [name for name in files.by_key.values() if name not in named and has_image_suffix(name)]
+    faulty = {_key(rejection.file.partition("#")[0]) for rejection in reading.rejections}  # lines with a fault
+    unnamed = [
+        name for key, name in files.by_key.items() if name not in named and key not in faulty and has_image_suffix(name)
+    ]
     rejections = list(reading.rejections)
+    waiting: list[Waiting] = []
     taken: dict[str, list[Record]] = {}
     paths: dict[str, str] = {}
     other_case, missing = 0, 0
@@ -81,7 +91,9 @@ def match(form: Format, own: Sequence[File], reading: Reading, found: FoundFiles
             continue
         other_case += name not in (_place(place) for place in (record.filename, *record.elsewhere))
         sample_name = _with_line(name, record)
-        if is_blank(record.text):
+        if is_blank(record.text) and form.blank_waits:
+            waiting.append(Waiting(sample_name, record.row, LINE_WAITS if record.line else PAGE_WAITS))
+        elif is_blank(record.text):
             rejections.append(Rejection(sample_name, record.row, "empty text: nothing is transcribed"))
         elif "\N{REPLACEMENT CHARACTER}" in record.text:
             reason = "damaged text: it holds U+FFFD, the trace of a wrong encoding; restore the original text"
@@ -99,7 +111,7 @@ def match(form: Format, own: Sequence[File], reading: Reading, found: FoundFiles
             samples.append(
                 TranscribedImage(sample_name, files.paths[name], first.text, page, first.hand, first.row, first.region)
             )
-    rejections += [Rejection(name, None, f"no transcription: {form.without}", counted=False) for name in unnamed]
+    waiting += [Waiting(name, "", f"picture: {form.without}") for name in unnamed]
     notes = list(reading.notes)
     if other_case:
         notes.append(f"{other_case} row(s) write their file name in another letter case")
@@ -110,7 +122,7 @@ def match(form: Format, own: Sequence[File], reading: Reading, found: FoundFiles
         )
     images = sum(has_image_suffix(name) or name in named for name in files.paths)
     listed = own[0][0] if len(own) == 1 else f"{len(own)} files, such as {own[0][0]}"
-    return GroundTruth(f"{form.name} from {listed}", reading.rows, images, samples, rejections, notes)
+    return GroundTruth(f"{form.name} from {listed}", reading.rows, images, samples, rejections, waiting, notes)
 
 
 def _with_line(name: str, record: Record) -> str:
@@ -128,7 +140,8 @@ def _settle_repeats(name: str, records: list[Record]) -> list[Rejection]:
     }
     for what, values in said.items():
         if len(values) > 1:
-            rows = ", ".join(str(record.row) for record in records)
+            rows = ", ".join(str(record.row) for record in records[:ROWS_SHOWN])
+            rows += f" and {len(records) - ROWS_SHOWN} more" if len(records) > ROWS_SHOWN else ""
             reason = f"named twice with different {what}: rows {rows}; keep the right one"
             return [Rejection(name, record.row, reason) for record in records]
     reason = f"repeated: row {first.row} says the same and is kept"

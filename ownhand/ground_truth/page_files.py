@@ -17,20 +17,25 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import parse
 
 from ownhand.ground_truth.records import File, Reading, Record, Rejection, beside
-from ownhand.ground_truth.regions import Points, Region
+from ownhand.ground_truth.regions import FARTHEST_PX, Points, Region
 from ownhand.images import has_image_suffix
 from ownhand.text import clean_transcription, to_nfc
 
 SNIFFED_BYTES = 4096
+SHOWN_DIGITS = 20
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a page; line_id may be "", polygon is empty where the file gives no region."""
+    """A line of a page; line_id may be "", polygon is empty where the file gives no region.
+
+    problem: why the line cannot be used, else "".
+    """
 
     line_id: str
     text: str
     polygon: Points
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class TranscribedPage:
 
 
 class PageFileError(ValueError):
-    """A page file that cannot be used; the message is a reason."""
+    """A page file, or a line of one, that cannot be used; the message is a reason."""
 
 
 def tag(element: Element) -> str:
@@ -61,9 +66,24 @@ def descendants(element: Element, name: str) -> list[Element]:
     return [child for child in element.iter() if tag(child) == name]
 
 
+def read_line(
+    element: Element, line_id: str, text: Callable[[Element], str], polygon: Callable[[Element], Points]
+) -> Line:
+    """The line of a TextLine, read by `text` and `polygon`; what is wrong with it is its `problem`, not the file's."""
+    try:
+        return Line(line_id, text(element), polygon(element))
+    except PageFileError as error:
+        return Line(line_id, "", (), str(error))
+
+
 def numbers(text: str) -> list[float]:
-    """The numbers of a list of points, however they are separated."""
-    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", text)]
+    """The numbers of a list of points, however they are separated; PageFileError for one that no page can hold."""
+    found = re.findall(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", text)
+    for number in found:
+        if abs(float(number)) > FARTHEST_PX:
+            shown = number if len(number) <= SHOWN_DIGITS else f"{number[:SHOWN_DIGITS]}… ({len(number)} characters)"
+            raise PageFileError(f"bad number: {shown} can be no place on a page")
+    return [float(number) for number in found]
 
 
 def points(text: str) -> Points:
@@ -73,9 +93,14 @@ def points(text: str) -> Points:
 
 
 def page_size(element: Element, width: str, height: str) -> tuple[float, float] | None:
-    """The size that two attributes give; None when they are missing or not positive."""
+    """The size that two attributes give; None when they are missing or not positive.
+
+    PageFileError for a size that no page can have.
+    """
     values = [numbers(element.get(name, "")) for name in (width, height)]
     if all(len(value) == 1 and value[0] > 0 for value in values):
+        if values[0][0] < 1 or values[1][0] < 1:
+            raise PageFileError(f"bad number: {values[0][0]:g} x {values[1][0]:g} is no size of a page")
         return values[0][0], values[1][0]
     return None
 
@@ -99,28 +124,27 @@ def read_page_files(
 ) -> Reading:
     """The lines of all pages as records whose region is to be cut; a page is a group of the split.
 
-    A file that cannot be read is one rejection, so is a page without a line, or a line without a region.
+    A file that cannot be read is one rejection, and so is a line with a bad number or without a region. A page without
+    a line is a record without text.
     """
-    images: dict[str, list[str]] = {}
-    for name, _ in files:
-        if has_image_suffix(name):
-            images.setdefault(_stem(name), []).append(name)
+    images = pictures_by_stem(files)
     records: list[Record] = []
     rejections: list[Rejection] = []
     for source, path in own:
         try:
-            page = read_page(_parse(path))
+            page = read_page(parse_page_file(path))
         except PageFileError as error:
             rejections.append(Rejection(source, source, str(error)))
             continue
-        filename, *elsewhere = _image_names(source, page.image, images)
-        if not page.lines:
-            rejections.append(Rejection(filename, source, "no lines: the page file holds no text line", counted=False))
+        filename, *elsewhere = image_names(source, page.image, images)
+        if not page.lines:  # the page itself waits
+            records.append(Record(source, filename, "", elsewhere=tuple(elsewhere)))
         for number, line in enumerate(page.lines, 1):
             line_id = line.line_id or str(number)
             row = f"{source}#{line_id}"
-            if len(line.polygon) < 3:
-                rejections.append(Rejection(f"{filename}#{line_id}", row, "no region: no polygon or box is given"))
+            problem = line.problem or ("no region: no polygon or box is given" if len(line.polygon) < 3 else "")
+            if problem:
+                rejections.append(Rejection(f"{filename}#{line_id}", row, problem))
                 continue
             region = Region(line.polygon, page.size)
             text = clean_transcription(line.text)
@@ -128,7 +152,8 @@ def read_page_files(
     return Reading(len(records) + len(rejections), records, rejections)
 
 
-def _parse(path: Path) -> Element:
+def parse_page_file(path: Path) -> Element:
+    """The root element of an XML file; PageFileError for broken XML and for entities."""
     try:
         root: Any = parse(path).getroot()
     except ParseError as error:
@@ -140,7 +165,16 @@ def _parse(path: Path) -> Element:
     return root  # type: ignore[no-any-return]
 
 
-def _image_names(source: str, written: str, images: dict[str, list[str]]) -> list[str]:
+def pictures_by_stem(files: Sequence[File]) -> dict[str, list[str]]:
+    """The names of the pictures among the files, by what they share with an XML file that is called like them."""
+    images: dict[str, list[str]] = {}
+    for name, _ in files:
+        if has_image_suffix(name):
+            images.setdefault(_stem(name), []).append(name)
+    return images
+
+
+def image_names(source: str, written: str, images: dict[str, list[str]]) -> list[str]:
     """Where the picture may be: as written from the XML file on, else its name beside the XML or one folder up."""
     if not written:  # then it is called like the XML file
         return images.get(_stem(source), [str(PurePosixPath(source).with_suffix(".jpg"))])

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
 from ownhand.ground_truth.page_files import (
-    Line,
     PageFileError,
     TranscribedPage,
     children,
@@ -15,6 +14,7 @@ from ownhand.ground_truth.page_files import (
     numbers,
     page_size,
     points,
+    read_line,
     read_page_files,
 )
 from ownhand.ground_truth.records import File, Format, Reading
@@ -30,18 +30,28 @@ def read_page(root: Element) -> TranscribedPage:
     pages = descendants(root, "Page")
     if len(pages) != 1:
         raise PageFileError(f"no single page: {len(pages)} Page elements in one file")
-    lines = [Line(line.get("id", ""), _text(line), _polygon(line)) for line in descendants(pages[0], "TextLine")]
+    lines = [read_line(line, line.get("id", ""), _text, _polygon) for line in descendants(pages[0], "TextLine")]
     return TranscribedPage(
         pages[0].get("imageFilename", "").strip(), page_size(pages[0], "imageWidth", "imageHeight"), lines
     )
 
 
-def _text(element: Element) -> str:
-    transcriptions = sorted(children(element, "TextEquiv"), key=lambda one: numbers(one.get("index", "")) or [0.0])
-    for transcription in transcriptions:
+def _text(line: Element) -> str:
+    own = _transcription(line)
+    if own is not None:
+        return own
+    found = children(line, "Word")
+    if any(children(word, "Word") for word in found):
+        raise PageFileError("nested words: a Word stands inside a Word, so that their order cannot be known")
+    return " ".join(_transcription(word) or "" for word in found)
+
+
+def _transcription(element: Element) -> str | None:
+    """What its first TextEquiv says; None without one."""
+    for transcription in sorted(children(element, "TextEquiv"), key=lambda one: numbers(one.get("index", "")) or [0.0]):
         for unicode in children(transcription, "Unicode"):
             return unicode.text or ""
-    return " ".join(_text(word) for word in children(element, "Word"))
+    return None
 
 
 def _polygon(line: Element) -> Points:
@@ -60,4 +70,4 @@ def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
     return read_page_files(own, files, read_page)
 
 
-FORMAT = Format("PAGE XML", _find, _read, single=False, without="no PAGE XML names it")
+FORMAT = Format("PAGE XML", _find, _read, single=False, without="no PAGE XML names it", blank_waits=True)

@@ -50,8 +50,8 @@ class Record:
 class Rejection:
     """Something that does not become a sample. `reason` begins with its kind: "image not found: nearest ...".
 
-    row: as in Record, None where there is none. counted: False for what was no candidate, such as a picture without a
-    transcription; only counted ones are measured against `prepare.max_rejected_share`.
+    row: as in Record, None where there is none. counted: False for what was no candidate, such as a row that says again
+    what another said; only counted ones are measured against `prepare.max_rejected_share`.
     """
 
     file: str
@@ -62,6 +62,19 @@ class Rejection:
     @property
     def kind(self) -> str:
         return self.reason.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Something that waits for its transcription: a picture that nothing names, or a line of a page without text.
+
+    file: as in Rejection, for a line with "#" and its name behind; row: where the text belongs, "" for a picture that
+    nothing names.
+    """
+
+    file: str
+    row: int | str
+    what: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,8 @@ class Format:
 
     name: as log and messages call it; find: those of all files that hold ground truth in this format;
     read: (these files, all files, encoding of plain text files) -> what they say; single: whether one file must hold
-    it all; without: what is missing for a picture that no record names.
+    it all; without: what is missing for a picture that no record names; blank_waits: whether a record without text is
+    a line that somebody found and nobody transcribed yet, and no mistake.
     """
 
     name: str
@@ -88,6 +102,7 @@ class Format:
     read: Callable[[Sequence[File], Sequence[File], str], Reading]
     single: bool
     without: str
+    blank_waits: bool = False
 
 
 def is_absolute(filename: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
+FARTHEST_PX = 10_000_000  # of a corner: beyond it, Pillow's arithmetic is no longer exact
 ASPECT_TOLERANCE = 0.01  # between the picture and the size that the XML was made for: sizes are rounded
 Points = tuple[tuple[float, float], ...]
 
@@ -35,10 +36,12 @@ def cut_region(page: Image.Image, region: Region) -> Image.Image:
     """The region of an RGB page in its bounding box, white outside the polygon; what leaves the page is left out.
 
     Where the region was drawn on a larger or smaller copy of the page, it is scaled. Raises RegionError when the page
-    has another shape than that copy, or when nothing of the region lies on the page.
+    has another shape than that copy, or when nothing of the region lies on the page, or a corner absurdly far from it.
     """
-    scale_x, scale_y = _scales(page.size, region.page_size)
+    scale_x, scale_y = scales(page.size, region.page_size)
     corners = [(x * scale_x, y * scale_y) for x, y in region.polygon]
+    if not all(abs(value) <= FARTHEST_PX for corner in corners for value in corner):  # NaN is caught, too
+        raise RegionError(f"no region: a corner is more than {FARTHEST_PX:,} px from the page")
     xs, ys = zip(*corners, strict=True)
     left, upper = max(0, math.floor(min(xs))), max(0, math.floor(min(ys)))
     right, lower = min(page.width, math.ceil(max(xs))), min(page.height, math.ceil(max(ys)))
@@ -54,9 +57,12 @@ def cut_region(page: Image.Image, region: Region) -> Image.Image:
     return line
 
 
-def _scales(size: tuple[int, int], drawn_on: tuple[float, float] | None) -> tuple[float, float]:
+def scales(size: tuple[int, int], drawn_on: tuple[float, float] | None) -> tuple[float, float]:
+    """What x and y of a region are multiplied by on a picture of that size. RegionError when the shapes differ."""
     if drawn_on is None:
         return 1.0, 1.0
+    if not all(1 <= side <= FARTHEST_PX for side in drawn_on):
+        raise RegionError(f"wrong page size: {drawn_on[0]:g} x {drawn_on[1]:g} is no size of a page")
     scale_x, scale_y = size[0] / drawn_on[0], size[1] / drawn_on[1]
     if abs(scale_x / scale_y - 1) > ASPECT_TOLERANCE:
         raise RegionError(

@@ -23,6 +23,7 @@ from ownhand.text import clean_transcription, to_nfc
 
 SUFFIXES = (".gt.txt", ".txt")  # in this order: the first one is the end of the second's
 PREDICTION = ".pred.txt"
+SHOWN = 5  # pictures of one text, in its rejection
 
 
 class _Pictures:
@@ -75,7 +76,8 @@ def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
         if not found:
             rejections.append(Rejection(base, name, "image not found: no picture of this name lies beside the text"))
         elif len(found) > 1:
-            reason = f"several images: {', '.join(found)} share one text; leave one of them"
+            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            reason = f"several images: {', '.join(found[:SHOWN])}{more} share one text; leave one of them"
             rejections.append(Rejection(base, name, reason))
         else:
             try:

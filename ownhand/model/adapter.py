@@ -1,7 +1,8 @@
 """LoRA: which weights of the base model get an adapter, reading a trained adapter back, and its official names.
 
-PEFT names an adapter's weights after the native class (`...model.language_model.layers.N...`). Serving engines map
-the official layout's names (`...model.layers.N...`); `to_official` and `to_native` translate.
+PEFT names an adapter's weights after the native class (`...model.language_model.layers.N...`), in which the routed
+experts of a layer are two fused parameters. Serving engines map the official layout's names (`...model.layers.N...`),
+with three matrices for each expert; `to_official` and `to_native` translate.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ HARMLESS = frozenset({"auto_mapping", "inference_mode", "peft_version"})
 EMPTY: tuple[object, ...] = (None, False, {}, [])
 VALUE_SHOWN = 60  # characters
 NATIVE_PREFIX, OFFICIAL_PREFIX = "base_model.model.model.language_model.layers.", "base_model.model.model.layers."
+# PEFT wraps the experts once per parameter: gate_up_proj is inside, under `base_layer`, and down_proj around it.
+EXPERTS, GATE_UP = ".mlp.experts.", "base_layer."
+EXPERT_WEIGHT = re.compile(
+    r"(?P<layer>.+\.mlp\.experts\.)(?P<expert>\d+)\.(?P<matrix>\w+_proj)\.(?P<kind>lora_[AB])\.weight"
+)
 
 
 def needs_pictures(targets: Collection[str]) -> bool:
@@ -170,20 +176,25 @@ def read_adapter_config(folder: Path) -> LoraConfig:
         settings = ", ".join(f"{name}: {json.dumps(unknown[name])[:VALUE_SHOWN]}" for name in sorted(changed))
         raise Refusal(f"{path.as_posix()} has settings that ownhand does not know ({settings}); {remedy}")
     targets = stored.target_modules or []
+    parameters: list[str] | None = list(stored.target_parameters) if stored.target_parameters else None
     if isinstance(targets, str) and targets not in _own_patterns():
         raise Refusal(
             f"{path.as_posix()}: target_modules is a pattern that ownhand does not write ({targets[:VALUE_SHOWN]!r}); "
             "list the names of the modules instead, such as q_proj"
         )
-    if targets and not isinstance(targets, str):  # official: names without their place
-        targets = rf".*\.{DECODER_LAYER}.+\.({'|'.join(map(re.escape, sorted(targets)))})"
+    if targets and not isinstance(targets, str):  # official: names without their place, which the weights tell
+        names = _weight_names(folder)
+        linear = {match[1] for name in names if (match := re.search(r"layers\.\d+\.(\D+)\.lora_A\.weight$", name))}
+        linear = {name for name in linear if not name.startswith(EXPERTS.strip("."))}
+        targets = rf".*\.{DECODER_LAYER}({'|'.join(map(re.escape, sorted(linear)))})" if linear else []
+        parameters = EXPERT_PARAMETERS if any(map(EXPERT_WEIGHT.fullmatch, names)) else parameters
     alpha = stored.lora_alpha
     return LoraConfig(
         r=stored.r,
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type] # PEFT divides it by r
         lora_dropout=stored.lora_dropout,
         target_modules=targets,
-        target_parameters=list(stored.target_parameters) if stored.target_parameters else None,
+        target_parameters=parameters,
         base_model_name_or_path=stored.base_model_name_or_path,
         revision=stored.revision,
         task_type=stored.task_type,
@@ -213,8 +224,12 @@ def changes_vision(folder: Path) -> bool:
     Refusal when the folder holds no adapter.
     """
     _check_adapter_is_there(folder)
+    return any(name.startswith(VISION_PREFIXES) for name in _weight_names(folder))
+
+
+def _weight_names(folder: Path) -> list[str]:
     with open_weights(folder / WEIGHTS, "run `dvc repro train` again") as file:
-        return any(name.startswith(VISION_PREFIXES) for name in file.keys())  # noqa: SIM118 - a handle is no mapping
+        return list(file.keys())
 
 
 def _check_adapter_is_there(folder: Path) -> None:
@@ -226,9 +241,11 @@ def _check_adapter_is_there(folder: Path) -> None:
         )
 
 
-def to_official(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """An adapter's weights under the names of the official layout.
+def to_official(weights: dict[str, torch.Tensor], rank: int) -> dict[str, torch.Tensor]:
+    """An adapter's weights under the names of the official layout; `rank` is its `lora_r`.
 
+    Trained routed experts become one pair per matrix and expert, `mlp.experts.E.{gate,up,down}_proj.lora_{A,B}.weight`:
+    vLLM and llama.cpp take no others. gate and up are one fused matrix here, so both get the same A.
     Refusal for weights outside the decoder's layers: the official vision tower has other matrices (q, k and v are one),
     and serving engines take adapters of the decoder only.
     """
@@ -238,14 +255,70 @@ def to_official(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             f"the adapter changes more than the decoder ({len(other)} weights, the first is {other[0]}): it has no "
             "form under official names; use the merged model"
         )
-    return {OFFICIAL_PREFIX + name.removeprefix(NATIVE_PREFIX): tensor for name, tensor in weights.items()}
+    official: dict[str, torch.Tensor] = {}
+    for native, tensor in weights.items():
+        name = OFFICIAL_PREFIX + native.removeprefix(NATIVE_PREFIX)
+        layer, routed, rest = name.partition(EXPERTS)
+        official |= _split_experts(layer + routed, rest, tensor, rank) if routed else {name: tensor}
+    return official
+
+
+def _split_experts(layer: str, rest: str, fused: torch.Tensor, rank: int) -> dict[str, torch.Tensor]:
+    """One fused A (experts x rank, in) or B (out, rank x experts) as a pair's half for each matrix and expert."""
+    matrices = ("gate_proj", "up_proj") if rest.startswith(GATE_UP) else ("down_proj",)
+    kind = rest.removeprefix(GATE_UP)
+    if kind.startswith("lora_A"):
+        halves = [fused.reshape(-1, rank, fused.shape[1])] * len(matrices)  # (experts, rank, in)
+    else:
+        by_expert = fused.reshape(len(fused), rank, -1).movedim(2, 0)  # (experts, out, rank)
+        halves = list(by_expert.chunk(len(matrices), dim=1))
+    return {
+        f"{layer}{expert}.{matrix}.{kind}": tensor.clone(memory_format=torch.contiguous_format)
+        for matrix, half in zip(matrices, halves, strict=True)
+        for expert, tensor in enumerate(half)
+    }
 
 
 def to_native(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The inverse of `to_official`; native names stay as they are."""
-    return {
-        NATIVE_PREFIX + name.removeprefix(OFFICIAL_PREFIX) if name.startswith(OFFICIAL_PREFIX) else name: tensor
-        for name, tensor in weights.items()
+    """The inverse of `to_official`; native names stay as they are.
+
+    Refusal for experts that have no fused form: one is missing, or gate and up have different A.
+    """
+    native: dict[str, torch.Tensor] = {}
+    layers: dict[str, dict[tuple[str, str, int], torch.Tensor]] = {}
+    for official, tensor in weights.items():
+        name = (
+            NATIVE_PREFIX + official.removeprefix(OFFICIAL_PREFIX) if official.startswith(OFFICIAL_PREFIX) else official
+        )
+        if match := EXPERT_WEIGHT.fullmatch(name):
+            layers.setdefault(match["layer"], {})[match["matrix"], match["kind"], int(match["expert"])] = tensor
+        else:
+            native[name] = tensor
+    for layer, experts in layers.items():
+        native |= _join_experts(layer, experts)
+    return native
+
+
+def _join_experts(layer: str, weights: dict[tuple[str, str, int], torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The fused weights of one layer's experts, the inverse of `_split_experts`."""
+    n_experts = 1 + max(expert for _, _, expert in weights)
+
+    def stacked(matrix: str, kind: str) -> torch.Tensor:
+        """(experts, rank, in) for A, (experts, out, rank) for B."""
+        try:
+            return torch.stack([weights[matrix, kind, expert] for expert in range(n_experts)])
+        except KeyError as missing:
+            raise Refusal(f"the adapter lacks {missing} (matrix, kind, expert) of {layer}: export it again") from None
+
+    if not torch.equal(stacked("gate_proj", "lora_A"), stacked("up_proj", "lora_A")):
+        raise Refusal(f"gate_proj and up_proj of {layer} differ in A: no fused form holds that; use a merged model")
+    a = {GATE_UP: stacked("gate_proj", "lora_A"), "": stacked("down_proj", "lora_A")}
+    b = {
+        GATE_UP: torch.cat([stacked("gate_proj", "lora_B"), stacked("up_proj", "lora_B")], dim=1),
+        "": stacked("down_proj", "lora_B"),
+    }
+    return {f"{layer}{place}lora_A.weight": tensor.flatten(0, 1) for place, tensor in a.items()} | {
+        f"{layer}{place}lora_B.weight": tensor.movedim(0, 2).flatten(1) for place, tensor in b.items()
     }
 
 

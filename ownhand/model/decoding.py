@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ownhand import processes
 from ownhand.errors import Refusal
-from ownhand.model.sequence import SpecialTokens, as_image_outputs, build_prompt_ids, pad_batch
+from ownhand.model.base import BaseModel
+from ownhand.model.sequence import as_image_outputs, build_prompt_ids, pad_batch
 from ownhand.params import TranscribeParams
 from ownhand.progress import track
 
@@ -25,13 +26,15 @@ class Reading:
     """What the model read in one picture.
 
     confidence: geometric mean of the probabilities of the chosen tokens, eos included, 0-1;
-    runaway: the output reached the token limit or ends in a loop.
+    runaway: the output reached the token limit or ends in a loop; characters: for each code point of the text the
+    probability of the token that holds it, () where tokens and text do not fit each other byte by byte.
     """
 
     text: str
     new_tokens: int
     runaway: bool
     confidence: float
+    characters: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
 
 class ConfidenceRecorder(LogitsProcessor):
@@ -49,49 +52,74 @@ class ConfidenceRecorder(LogitsProcessor):
         return scores
 
 
-@torch.inference_mode()
 def transcribe(
     model: Any,
     vision_tokens: Sequence[torch.Tensor],
-    tokenizer: Tokenizer,
-    special: SpecialTokens,
+    base: BaseModel,
     params: TranscribeParams,
     description: str | None,
 ) -> list[Reading]:
     """One reading per picture, in order; `vision_tokens` are (tokens, width) tensors. No description, no progress.
 
-    Pictures of like size are read together; padding stands on the left, where the attention mask hides it.
+    For as many pictures as fit into memory; all processes together read them, and each gets all readings.
     """
-    order = sorted(range(len(vision_tokens)), key=lambda i: len(vision_tokens[i]))
-    readings: dict[int, Reading] = {}
+    counts = [len(tokens) for tokens in vision_tokens]
+    batches = read_batches(model, counts, lambda i: vision_tokens[i], base, params, description)
+    own = {i: reading for batch in batches for i, reading in batch.items()}
+    readings = {i: reading for part in processes.gather(own) for i, reading in part.items()}
+    return [readings[i] for i in range(len(vision_tokens))]
+
+
+def read_batches(
+    model: Any,
+    counts: Sequence[int],
+    tokens_of: Callable[[int], torch.Tensor],
+    base: BaseModel,
+    params: TranscribeParams,
+    description: str | None,
+    done: Container[int] = (),
+) -> Iterator[dict[int, Reading]]:
+    """This process's readings by number of the picture, batch by batch: no more than one batch is in memory.
+
+    `counts` are the pictures' numbers of vision tokens, `tokens_of` gives those of one, (tokens, width). Pictures of
+    like size are read together, padded on the left where the attention mask hides it. Batches depend on `counts` alone;
+    one whose pictures are all `done` is left out.
+    """
+    order = sorted(range(len(counts)), key=lambda i: counts[i])
     with track(order, what=description, unit="line") as progress:
         for start in processes.share(range(0, len(order), params.batch_size)):
             part = order[start : start + params.batch_size]
-            tokens = [vision_tokens[i].to(model.device) for i in part]
-            prompts = [build_prompt_ids(special, len(t)) for t in tokens]
-            inputs = {
-                name: tensor.to(model.device) for name, tensor in pad_batch(prompts, special.pad, side="left").items()
-            }
-            recorder = ConfidenceRecorder()
-            output = model.generate(
-                **inputs,
-                mm_encoder_outputs=as_image_outputs(tokens),
-                max_new_tokens=params.max_new_tokens,
-                do_sample=False,
-                no_repeat_ngram_size=params.no_repeat_ngram_size or None,
-                logits_processor=LogitsProcessorList([recorder]),
-                bos_token_id=special.bos,
-                eos_token_id=special.eos,
-                pad_token_id=special.pad,
-            )
-            answers = output[:, inputs["input_ids"].shape[1] :].tolist()
-            chances = torch.stack(recorder.steps, dim=1).tolist()
-            for i, ids, log_probabilities in zip(part, answers, chances, strict=True):
-                readings[i] = _reading(ids, log_probabilities, tokenizer, special, params.max_new_tokens)
+            if not all(i in done for i in part):
+                readings = _read_batch(model, [tokens_of(i).to(model.device) for i in part], base, params)
+                yield dict(zip(part, readings, strict=True))
             progress.update(len(part))
-    for others in processes.gather(readings):
-        readings |= others
-    return [readings[i] for i in range(len(vision_tokens))]
+
+
+@torch.inference_mode()
+def _read_batch(
+    model: Any, vision_tokens: Sequence[torch.Tensor], base: BaseModel, params: TranscribeParams
+) -> list[Reading]:
+    special = base.special
+    prompts = [build_prompt_ids(special, len(tokens)) for tokens in vision_tokens]
+    inputs = {name: tensor.to(model.device) for name, tensor in pad_batch(prompts, special.pad, side="left").items()}
+    recorder = ConfidenceRecorder()
+    output = model.generate(
+        **inputs,
+        mm_encoder_outputs=as_image_outputs(vision_tokens),
+        max_new_tokens=params.max_new_tokens,
+        do_sample=False,
+        no_repeat_ngram_size=params.no_repeat_ngram_size or None,
+        logits_processor=LogitsProcessorList([recorder]),
+        bos_token_id=special.bos,
+        eos_token_id=special.eos,
+        pad_token_id=special.pad,
+    )
+    answers = output[:, inputs["input_ids"].shape[1] :].tolist()
+    chances = torch.stack(recorder.steps, dim=1).tolist()
+    return [
+        _reading(ids, log_probabilities, base, params.max_new_tokens)
+        for ids, log_probabilities in zip(answers, chances, strict=True)
+    ]
 
 
 def is_loop(ids: Sequence[int]) -> bool:
@@ -103,20 +131,32 @@ def is_loop(ids: Sequence[int]) -> bool:
     return False
 
 
-def _reading(
-    ids: list[int], log_probabilities: list[float], tokenizer: Tokenizer, special: SpecialTokens, limit: int
-) -> Reading:
-    ended = special.eos in ids
-    text_ids = ids[: ids.index(special.eos)] if ended else ids[:limit]
+def _reading(ids: list[int], log_probabilities: list[float], base: BaseModel, limit: int) -> Reading:
+    ended = base.special.eos in ids
+    text_ids = ids[: ids.index(base.special.eos)] if ended else ids[:limit]
     chosen = log_probabilities[: len(text_ids) + ended]
     if not all(map(math.isfinite, chosen)):
         raise Refusal(
             "the model gives no numbers (NaN) for a picture: with model.dtype float16 use bfloat16 or float32; else "
             "the vision tokens in data/features are damaged: run `dvc repro --force --single-item encode`"
         )
+    text = base.tokenizer.decode(text_ids, skip_special_tokens=True)
     return Reading(
-        text=tokenizer.decode(text_ids, skip_special_tokens=True),
+        text=text,
         new_tokens=len(text_ids),
         runaway=not ended or is_loop(text_ids),
         confidence=round(math.exp(sum(chosen) / len(chosen)), 6),
+        characters=_by_character(text, [base.tokenizer.id_to_token(token) or "" for token in text_ids], chosen),
     )
+
+
+def _by_character(text: str, tokens: list[str], log_probabilities: list[float]) -> tuple[float, ...]:
+    """The probability of each code point's token, the lowest of several.
+
+    A byte-level token's name has one character for each byte of the text.
+    """
+    of_byte = [math.exp(one) for token, one in zip(tokens, log_probabilities, strict=False) for _ in token]
+    ends = list(accumulate(len(character.encode()) for character in text))
+    if len(of_byte) != (ends[-1] if ends else 0):
+        return ()
+    return tuple(round(min(of_byte[start:end]), 4) for start, end in pairwise([0, *ends]))

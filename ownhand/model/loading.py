@@ -273,7 +273,10 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """`tokenizer.json` exactly as it stands, whatever class `tokenizer_config.json` names. ModelError without one."""
+    """`tokenizer.json` exactly as it stands, whatever class `tokenizer_config.json` names. ModelError without one.
+
+    It takes the names of special tokens in a text for text, so that encoding can never give an image or an end.
+    """
     path = folder / "tokenizer.json"
     if not path.exists():
         raise ModelError(f"{folder} holds no tokenizer.json; copy the one that belongs to the checkpoint there")
@@ -283,6 +286,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         raise ModelError(f"{path.as_posix()} is damaged or no tokenizer ({error}); {AGAIN}") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True  # what a person wrote is text: "<image>" in it is seven characters
     return tokenizer
 
 

@@ -4,10 +4,10 @@ One step is rehearsed with the real code on tensors that have a shape and no con
 tensor that would live is counted, so that the peak follows the code, whatever the model, LoRA targets or attention.
 Nothing of the model is read but its config.json.
 
-Not counted: what the device's own libraries take (about half a gigabyte of a CUDA card) and the allocator's gaps.
+Not counted: what the device's own libraries take (about half a gigabyte of a CUDA GPU) and the allocator's gaps.
 Compared with the resident memory of real steps on a CPU (full width, 2 layers, float32; attention and mlp, with
 experts, with gradient checkpointing, batch 1 and 4): 0.994 to 0.998 of what was measured. In bfloat16 a CPU step took
-0.28 GB more than that, about one copy of the output matrix; a card has not been measured.
+0.28 GB more than that, about one copy of the output matrix; a GPU has not been measured.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from transformers import PreTrainedConfig
 from ownhand.model.adapter import add_adapter, lora_config, needs_pictures
 from ownhand.model.live_bytes import LiveBytes
 from ownhand.model.loading import DECODER_MODULES, VISION_MODULES, model_class, remove_modules
+from ownhand.model.loss import sum_cross_entropy
 from ownhand.model.views import Views
 from ownhand.params import TrainParams
-from ownhand.training.trainer import sum_cross_entropy
 
 ADAPTER_BYTES = 4  # of one adapter weight or gradient: float32, whatever the base model has
 OPTIMIZER_BYTES = 8  # AdamW's two moments in float32

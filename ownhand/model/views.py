@@ -155,3 +155,23 @@ def _to_tensor(image: Image.Image) -> torch.Tensor:
     """(3, height, width), values in [-1, 1]."""
     pixels = torch.from_numpy(np.array(image, dtype=np.float32))
     return (pixels / 255 - 0.5).div(0.5).permute(2, 0, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class VisionInput:
+    """How pictures become views for one model: mode, its view sizes, and the cap on tiles."""
+
+    mode: str
+    sizes: ViewSizes
+    max_tiles: int
+
+    def views(self, image: Image.Image) -> Views:
+        """The views of an upright RGB picture."""
+        return make_views(image, self.mode, self.sizes, self.max_tiles)
+
+    def count_tokens(self, width_px: int, height_px: int) -> int:
+        """Vision tokens of a picture of this size."""
+        grid = (1, 1)
+        if self.mode == "gundam":
+            grid = choose_grid(width_px, height_px, self.sizes.tile, self.max_tiles)
+        return count_tokens(self.mode, grid, self.sizes)

@@ -77,8 +77,8 @@ def describe(summary: dict[str, Any], confidence_level: float) -> list[str]:
         f"This is about the way of training, on about {100 * (folds - 1) / folds:.0f}{verdict.NBSP}% of these lines. "
         "The adapter in models/adapter is none of these; its own rates are those of “All figures”."
     )
-    odd = compare_with_validation(summary)
-    return [done, came_out, about, *([f"Note: {odd}."] if odd else [])]
+    odd, trained = compare_with_validation(summary), verdict.describe_trained_texts(crossed)
+    return [done, came_out, *([trained] if trained else []), about, *([f"Note: {odd}."] if odd else [])]
 
 
 def gather_folds(

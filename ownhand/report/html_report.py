@@ -37,8 +37,9 @@ from ownhand.text import grapheme_clusters
 
 TEMPLATE_FOLDER = Path(__file__).parent / "template"
 NAMES = {"base": "Base model", "adapter": "With adapter"}
-MEASURES = {  # in the order of the table; the words of summary.RATES
+MEASURES = {  # in the order of the table; the names of summary.py
     "cer": "Character error rate (CER)",
+    "cer_unseen_texts": "CER of the lines whose text was not trained on",
     "wer": "Word error rate (WER)",
     "exact_match": "Lines without any error",
     "cer_lenient": "Lenient CER (rules below)",

@@ -1,14 +1,13 @@
-"""Records: what the other stages left behind for the report: data, training, readiness, settings, versions.
+"""Records: what the other stages left behind for the report: data, training, readiness, settings.
 
-Of these only params.yaml must exist.
+Of these only params.yaml must exist. Nothing is read here that DVC does not watch for `evaluate`: a report never shows
+what has changed since it was written.
 """
 
 from __future__ import annotations
 
 import csv
-import importlib.metadata
-import platform
-import subprocess
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from ownhand import files
 from ownhand.evaluation.metrics import comparable
-from ownhand.params import PARAMS_FILE
+from ownhand.params import PARAMS_FILE, Params, flatten, read_params
 from ownhand.report.charts import Curve, draw_curve
 from ownhand.report.thumbnails import embed_jpeg
 from ownhand.report.verdict import describe_loss
@@ -24,7 +23,6 @@ from ownhand.samples import Sample
 from ownhand.text import grapheme_clusters
 from ownhand.vision.contact_sheet import read_contact_sheet
 
-PACKAGES = ("torch", "transformers", "peft")
 REJECTED_SHOWN = 200
 TRAINING = {  # what the entries of train.json are called in the report
     "train_lines": "Training lines",
@@ -36,10 +34,10 @@ TRAINING = {  # what the entries of train.json are called in the report
     "train_loss": "Training loss (nats per token)",
     "val_loss_before": "Validation loss before training",
     "val_loss": "Validation loss after training",
-    "val_loss_shuffled_pictures": "The same with exchanged pictures",
+    "val_loss_shuffled_pictures": "The same with swapped images",
     "uniform_loss": "Loss of pure guessing",
 }
-DECIDING = ("stages", "params.yaml", "data/raw", "models/base")  # besides the packages, what decides the results
+UNTRACKED = ("check", "runtime")  # groups that change no result, so that DVC writes no new report for them
 
 
 def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -55,18 +53,23 @@ def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
         "loss": describe_loss(train),
         "findings": train.get("findings", {}),
         "splits": count_splits(samples),
-        "cleaning": embed_contact_sheet(root / "data/processed/cleaning"),
         "copies": embed_contact_sheet(root / "data/features/contact_sheet"),
         "rejected": rejected[:REJECTED_SHOWN],
         "rejected_left": len(rejected) - REJECTED_SHOWN,
         "reasons": Counter(row["reason"].partition(":")[0] for row in rejected).most_common(),
         "readiness": [finding for finding in readiness if finding["level"] != "ready"],
         "in_order": [finding for finding in readiness if finding["level"] == "ready"],
-        "params_text": (root / PARAMS_FILE).read_text(encoding="utf-8-sig"),
-        "versions": {"Python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
-        "commit": read_commit(root),
+        "params_text": word_params(read_params(root / PARAMS_FILE)),
     }
+
+
+def word_params(params: Params) -> str:
+    """The parameters behind the results, a line each, as `dvc params diff` names them."""
+    return "\n".join(
+        f"{name}: {json.dumps(value, ensure_ascii=False)}"
+        for name, value in flatten(params).items()
+        if name.partition(".")[0] not in UNTRACKED
+    )
 
 
 def embed_contact_sheet(folder: Path) -> dict[str, Any] | None:
@@ -89,18 +92,6 @@ def read_curves(folder: Path, pattern: str, column: str, scale: float = 1.0) -> 
         for path in sorted(folder.glob(pattern))
     }
     return draw_curve(series)
-
-
-def read_commit(root: Path) -> str | None:
-    """The last commit that touched what decides the results; None where there is no git or no commit.
-
-    A commit that only records results is not meant: the report would change with every commit that holds it.
-    """
-    command = ["git", "-C", str(root.resolve()), "log", "-1", "--format=%h", "--abbrev=12", "--", *DECIDING]
-    try:
-        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip() or None
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def count_splits(samples: Sequence[Sample]) -> list[dict[str, Any]]:

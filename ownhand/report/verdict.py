@@ -1,4 +1,4 @@
-"""The verdict: numbers of evaluation.json as plain sentences, careful to say no more than the numbers do."""
+"""The verdict: numbers of summary.json as plain sentences, careful to say no more than the numbers do."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def interval(low: float, high: float) -> str:
 
 
 def judge(summary: dict[str, Any], confidence_level: float, min_pages: int) -> Verdict:
-    """The verdict on the content of evaluation.json.
+    """The verdict on the content of summary.json.
 
     "improved" and "worse" need both: an interval of the difference clear of zero and a p-value below
-    1 - `confidence_level`. "too few" means that evaluation.json gives no interval.
+    1 - `confidence_level`. "too few" means that summary.json gives no interval.
     """
     difference = summary["difference"]
     if difference["cer_low"] is None:
@@ -63,7 +63,7 @@ def judge(summary: dict[str, Any], confidence_level: float, min_pages: int) -> V
         headline=_headline(summary, confidence_level),
         answer=_answer(summary, state),
         sureness=_sureness(summary, confidence_level),
-        limits=(*_page_limits(summary["n_pages"]), *_general_limits()),
+        limits=(*_text_limits(summary), *_page_limits(summary["n_pages"]), *_general_limits()),
     )
 
 
@@ -132,7 +132,7 @@ def _too_few(summary: dict[str, Any], min_pages: int) -> Verdict:
         headline=f"The adapter {_reads(adapter)} {on}; the base model alone {_alone(base)}.",
         answer=f"Too few to say: {count(lines, 'validation line')} from {count(pages, 'page')}.",
         sureness=f"{seen} With fewer than {count(min_pages, 'page')} an interval would be fiction, so none is given.",
-        limits=limits,
+        limits=(*_text_limits(summary), *limits),
     )
 
 
@@ -140,6 +140,33 @@ def _comparison(base: float, adapter: float) -> str:
     if adapter == base:
         return "as many errors as"
     return "fewer errors than" if adapter < base else "more errors than"
+
+
+def _text_limits(summary: dict[str, Any]) -> tuple[str, ...]:
+    note = describe_trained_texts(summary)
+    return (note,) if note else ()
+
+
+def describe_trained_texts(summary: dict[str, Any]) -> str | None:
+    """How many lines have a text that was trained on, too, and the rates without them; None where there are none.
+
+    `summary` is summary.json or its part `cross_validation`.
+    """
+    trained, lines = summary["n_lines_trained_texts"], summary["n_lines"]
+    base, adapter = summary["base"], summary["adapter"]
+    if not trained:
+        return None
+    if trained == lines:
+        return (
+            "Each of these lines has a text that was trained on, too, in another picture: nothing here tells reading "
+            "from reciting. Add pages with other texts."
+        )
+    return (
+        f"{count(trained, 'line')} of {lines:,} {'has' if trained == 1 else 'have'} a text that was trained on, too, "
+        "in another picture (a greeting, a date, a page number). Without them the adapter reads "
+        f"{percent(adapter['cer_unseen_texts'])} of the characters wrong instead of {percent(adapter['cer'])}, the "
+        f"base model alone {percent(base['cer_unseen_texts'])} instead of {percent(base['cer'])}."
+    )
 
 
 def _page_limits(pages: int) -> tuple[str, ...]:
@@ -159,7 +186,7 @@ def _general_limits() -> tuple[str, ...]:
 
 
 def describe_cost(summary: dict[str, Any]) -> str:
-    """The less rosy figures, from evaluation.json: words, lines without an error, and what print has cost."""
+    """The less rosy figures, from summary.json: words, lines without an error, and what print has cost."""
     base, adapter, retention = summary["base"], summary["adapter"], summary["retention"]
     exact = round(adapter["exact_match"] * summary["n_lines"])
     told = (
@@ -176,7 +203,7 @@ def describe_cost(summary: dict[str, Any]) -> str:
 
 
 def describe_reading(reads: dict[str, Any], recites: bool) -> str:
-    """Whether it looks at the pictures or recites, from `reads` of evaluation.json and what proof.py found.
+    """Whether it looks at the pictures or recites, from `reads` of summary.json and what proof.py found.
 
     A model that looks at its pictures must make far more errors when it is shown others, or none.
     """

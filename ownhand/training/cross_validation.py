@@ -22,18 +22,15 @@ from transformers import set_seed
 
 from ownhand import processes
 from ownhand.errors import Refusal
-from ownhand.model.decoding import transcribe
-from ownhand.model.families import read_family
-from ownhand.model.loading import find_model, read_tokenizer, special_tokens
-from ownhand.model.reading import disabled, prediction
-from ownhand.model.views import read_view_sizes
+from ownhand.model.base import BaseModel
+from ownhand.model.reading import disabled, read_samples
 from ownhand.params import Params
-from ownhand.runtime import checkpoint_folder, fingerprint
-from ownhand.samples import METADATA, Sample
+from ownhand.runtime import alone_in, checkpoint_folder, fingerprint
+from ownhand.samples import SIDES, Sample, metadata_file
 from ownhand.training.checkpoints import is_whole, keep, seal
-from ownhand.training.run import Datasets, create_trainer, model_files, prepare_datasets, set_up_lora, train
-from ownhand.vision.encoding import copy_keys, encode_views
-from ownhand.vision.features import FeatureCache, VisionInput
+from ownhand.training.run import Datasets, create_trainer, prepare_datasets, set_up_lora, train
+from ownhand.vision.encoding import content_key, copy_keys, encode_views, store_folder
+from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import Pictures
 
 Row = dict[str, Any]
@@ -55,19 +52,17 @@ def cross_validate(
     params = without_choice(params)
     cache = complete_cache(samples, params, features, unfinished, device)
     sets = [_prepare_fold(samples, folds, fold, params, cache) for fold in range(1, max(folds) + 1)]
+    base_model = BaseModel.open(params, weights=False)
     set_seed(params.train.seed)
     model = set_up_lora(params, device)
     fresh = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
 
     def read(reader: str, own: Sequence[Sample], see: Callable[[str], torch.Tensor], description: str) -> list[Row]:
-        folder = find_model(params.model.name_or_path, params.model.revision, weights=False)
-        tokenizer = read_tokenizer(folder)
-        special = special_tokens(tokenizer, read_family(folder).prompt)
+        counts = [cache.count(sample.image_id) for sample in own]
         model.eval()
         with disabled(model, reader):
-            vision_tokens = [see(sample.image_id) for sample in own]
-            readings = transcribe(model, vision_tokens, tokenizer, special, params.transcribe, description)
-        return [prediction(sample, reading) for sample, reading in zip(own, readings, strict=True)]
+            name = unfinished / description.replace(" ", "-")
+            return read_samples(model, own, counts, see, base_model, params.transcribe, name, description)
 
     base: list[Row] = keep(unfinished / "base.json", lambda: read("base", samples, cache.tokens, "base reads"))
     adapter, records = [], []
@@ -102,7 +97,7 @@ def without_choice(params: Params) -> Params:
 
 def unfinished_folder(folds: Sequence[int], params: Params, features: Path) -> Path:
     """Where unfinished work of exactly this cross-validation lies."""
-    files = [METADATA, features / "index.json", *model_files(params)]
+    files = [*map(metadata_file, SIDES), features / "index.json", *BaseModel.open(params, weights=False).files()]
     decides = (params.model, params.encode, without_choice(params).train, params.transcribe, list(folds))
     return checkpoint_folder("cross_validate", fingerprint(*decides, files=files))
 
@@ -112,16 +107,20 @@ def complete_cache(
 ) -> FeatureCache:
     """The vision tokens of `features` and of the copies that are missing there, which are made now."""
     cache = FeatureCache(features)
-    wanted = [key for sample in samples for key in copy_keys(sample.image_id, params.encode.copies)]
-    keys = [key for key in wanted if key not in cache.index["images"]]
+    keys = {
+        key: content_key(sample, key, params.encode)
+        for sample in samples
+        for key in copy_keys(sample.image_id, params.encode.copies)
+        if key not in cache.index["images"]
+    }
     if not keys:
         return cache
     copies = unfinished / "features"
     if not processes.gather(is_whole(copies) if processes.number() == 0 else None)[0]:
-        folder = find_model(params.model.name_or_path, params.model.revision)
-        vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-        views_of = Pictures(samples, vision, params.encode).views
-        encode_views(keys, views_of, params, device, unfinished / "encode", copies, {}, "cross_validate")
+        base = BaseModel.open(params)
+        views_of = Pictures(samples, base.vision, params.encode).views
+        with alone_in(store_folder(base, params, device).parent):
+            encode_views(keys, views_of, base, params, device, copies, {}, "cross_validate")
         if processes.number() == 0:
             seal(copies)
     return FeatureCache(features, copies)
@@ -152,8 +151,8 @@ def _train_fold(model: PeftModel, datasets: Datasets, params: Params, unfinished
     before = trainer.mean_loss(datasets.val)
     train(trainer)
     return {
-        "trained": sorted({row["image_id"] for row in datasets.train.rows}),
-        "held_out": sorted({row["image_id"] for row in datasets.val.rows}),
+        "trained": sorted({example.image_id for example in datasets.train.examples}),
+        "held_out": sorted({example.image_id for example in datasets.val.examples}),
         "optimizer_steps": trainer.state.global_step,
         "val_loss_before": before,
         "val_loss": trainer.mean_loss(datasets.val),

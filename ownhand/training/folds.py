@@ -1,16 +1,15 @@
 """Folds: every sample is held out once, together with all that could give its text or its picture away.
 
-What stays together are the groups of `prepare` (pages, and pages that share a text or a picture) and, more strictly
-than there, texts that stand inside a longer one: `prepare` can leave such groups to training, but here each of them
-is held out at some time. There is no chance in it, so no seed: the folds of the same samples are always the same.
+What stays together are the groups of `prepare`: pages, and pages that share a picture, a long text that stands on few
+pages, or a passage. What a phrase that recurs gives away is counted apart, as in validation (`cer_unseen_texts`).
+There is no chance in it, so no seed: the folds of the same samples are always the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ownhand.dataset.duplicates import DisjointSets
-from ownhand.dataset.splits import SplitSample, comparable_text, find_contained
+from ownhand.dataset.repeats import comparable_text
 from ownhand.errors import Refusal
 from ownhand.samples import Sample
 
@@ -29,8 +28,8 @@ def assign_folds(samples: Sequence[Sample], folds: int) -> list[int]:
         possible = f"set it to at most {len(characters)}, " if len(characters) > 1 else "set it to 0, "
         raise Refusal(
             f"evaluate.folds is {folds}, but {len(samples)} sample(s) make only {len(characters)} group(s) that can be "
-            f"held out; {possible}or add pages. Together stay pages that share a text or a picture, and texts that "
-            "stand inside another one"
+            f"held out; {possible}or add pages. Together stay pages that share a picture, a passage, or a long text "
+            "that stands on few pages (prepare.same_text_characters; metrics/split.json names what joined them)"
         )
     filled = [0] * folds
     fold_of = {}
@@ -45,13 +44,8 @@ def join_groups(samples: Sequence[Sample]) -> list[int]:
     """What each sample stays together with, named by the index of one of them."""
     if not all(sample.group for sample in samples):
         raise Refusal(
-            "data/processed/metadata.json does not say which pages belong together: an older version wrote it; "
+            "data/processed/train/metadata.json does not say which pages belong together: an older version wrote it; "
             "run `dvc repro --force prepare`"
         )
-    sets = DisjointSets(len(samples))
     first: dict[str, int] = {}
-    for i, sample in enumerate(samples):
-        sets.join(first.setdefault(sample.group, i), i)
-    for inner, outer in find_contained([SplitSample(one.hand, one.page, one.text) for one in samples]):
-        sets.join(inner, outer)
-    return [sets.find(i) for i in range(len(samples))]
+    return [first.setdefault(sample.group, i) for i, sample in enumerate(samples)]

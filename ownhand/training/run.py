@@ -16,18 +16,15 @@ from transformers import TrainerState, TrainingArguments
 from ownhand import processes
 from ownhand.errors import Refusal
 from ownhand.model.adapter import add_adapter, load_adapter_weights, lora_config, needs_pictures
-from ownhand.model.families import read_family
-from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
+from ownhand.model.base import BaseModel
 from ownhand.model.sequence import CachedVisionCollator
-from ownhand.model.views import read_view_sizes
 from ownhand.params import Params
-from ownhand.runtime import DTYPES
 from ownhand.samples import Sample
 from ownhand.training.checkpoints import SealCheckpoints, last_whole_checkpoint
 from ownhand.training.schedule import Schedule
 from ownhand.training.selection import MIN_LINES_FOR_CER, KeepBest, make_cer_reader
 from ownhand.training.trainer import CachedSamples, TokenWeightedTrainer
-from ownhand.vision.features import FeatureCache, VisionInput, compute_vision_tokens
+from ownhand.vision.features import FeatureCache, compute_vision_tokens
 from ownhand.vision.pictures import PictureCollator, Pictures
 
 
@@ -51,21 +48,17 @@ def prepare_datasets(params: Params, samples: Sequence[Sample], cache: FeatureCa
 
     Refusal when the batch exceeds the training set.
     """
-    folder = find_model(params.model.name_or_path, params.model.revision, weights=False)
-    tokenizer = read_tokenizer(folder)
-    special = special_tokens(tokenizer, read_family(folder).prompt)
+    base = BaseModel.open(params, weights=False)
     pictures = None
-    collator: CachedVisionCollator | PictureCollator = CachedVisionCollator(special)
+    collator: CachedVisionCollator | PictureCollator = CachedVisionCollator(base.special)
     if needs_pictures(params.train.lora_targets):
-        vision = VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles)
-        pictures = Pictures(samples, vision, params.encode)
-        collator = PictureCollator(special, DTYPES[params.model.dtype])
+        pictures = Pictures(samples, base.vision, params.encode)
+        collator = PictureCollator(base.special, base.dtype)
     sets = {
         split: CachedSamples(
             [sample for sample in samples if sample.split == split],
             cache,
-            tokenizer,
-            special,
+            base,
             min(params.train.max_tokens, params.train.batch_tokens or params.train.max_tokens),
             with_copies=split == "train",
             pictures=pictures,
@@ -89,20 +82,13 @@ def prepare_datasets(params: Params, samples: Sequence[Sample], cache: FeatureCa
     read_cer = None
     if params.train.cer_lines:
         val = [sample for sample in samples if sample.split == "val"]
-        read_cer = make_cer_reader(val, see, tokenizer, special, params.transcribe, params.train.cer_lines)
-    return Datasets(sets["train"], sets["val"], collator, tokenizer.get_vocab_size(), see, read_cer)
+        read_cer = make_cer_reader(val, see, base, params.transcribe, params.train.cer_lines)
+    return Datasets(sets["train"], sets["val"], collator, base.tokenizer.get_vocab_size(), see, read_cer)
 
 
 def set_up_lora(params: Params, device: torch.device) -> PeftModel:
     """The frozen decoder with a fresh adapter; the vision tower is left on the disk unless it is a target."""
-    model = load_base_model(
-        params.model.name_or_path,
-        params.model.revision,
-        dtype=DTYPES[params.model.dtype],
-        device=device,
-        attn_implementation=params.model.attn_implementation,
-        vision=needs_pictures(params.train.lora_targets),
-    )
+    model = BaseModel.open(params).load(device, vision=needs_pictures(params.train.lora_targets))
     return add_adapter(model, lora_config(params.train, params.model.name_or_path, params.model.revision))
 
 
@@ -162,13 +148,6 @@ def create_trainer(
     trainer.read_cer = datasets.read_cer
     trainer.batch_tokens = params.train.batch_tokens
     return trainer
-
-
-def model_files(params: Params) -> list[Path]:
-    """What identifies the base model in the fingerprint: the small files, and for a local folder the weights."""
-    folder = find_model(params.model.name_or_path, params.model.revision, weights=False)
-    weights = [] if params.model.revision else list(folder.glob("*.safetensors"))
-    return sorted([*folder.glob("*.json"), *weights])
 
 
 def train(trainer: TokenWeightedTrainer, keep_best: KeepBest | None = None) -> None:

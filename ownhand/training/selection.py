@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from transformers import TrainerCallback
 
 from ownhand import processes
 from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import count_character_errors, micro_average
 from ownhand.files import writing
+from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
-from ownhand.model.sequence import SpecialTokens
 from ownhand.params import TranscribeParams
 from ownhand.samples import Sample
 from ownhand.training.checkpoints import find_damage, seal
@@ -32,8 +31,7 @@ METRIC_NAMES = {"loss": "eval_loss", "cer": "eval_cer"}
 def make_cer_reader(
     samples: Sequence[Sample],
     tokens_of: Callable[[Any, str], torch.Tensor],
-    tokenizer: Tokenizer,
-    special: SpecialTokens,
+    base: BaseModel,
     params: TranscribeParams,
     lines: int,
 ) -> Callable[[Any], float]:
@@ -48,7 +46,7 @@ def make_cer_reader(
         model.eval()
         with torch.no_grad():
             vision_tokens = [tokens_of(model, sample.image_id) for sample in chosen]
-            readings = transcribe(model, vision_tokens, tokenizer, special, params, None)
+            readings = transcribe(model, vision_tokens, base, params, None)
         model.train()
         return micro_average(
             count_character_errors(sample.text, reading.text) for sample, reading in zip(chosen, readings, strict=True)

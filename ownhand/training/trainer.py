@@ -6,13 +6,13 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
-from tokenizers import Tokenizer
-from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
@@ -20,47 +20,65 @@ from ownhand import processes
 from ownhand.errors import Refusal
 from ownhand.files import writing
 from ownhand.model.adapter import load_adapter_weights
-from ownhand.model.sequence import IGNORED_LABEL, SequenceTooLong, SpecialTokens, build_training_ids
+from ownhand.model.base import BaseModel
+from ownhand.model.loss import label_logits_loss
+from ownhand.model.sequence import IGNORED_LABEL, SequenceTooLong, build_training_ids
 from ownhand.progress import Lines, is_watched
 from ownhand.samples import Sample
 from ownhand.training.batches import LengthBuckets, cut_in_order
 from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import Pictures
 
-FLOAT32_LOGITS = 1 << 26  # at a time
 LOSS_REMEDY = "Lower train.learning_rate, or use model.dtype bfloat16 or float32 instead of float16"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingExample:
+    """A transcription and the picture, or augmented copy of one, that it is trained with.
+
+    key: of the picture's vision tokens; vision_tokens: their number; tokens: of the whole sequence.
+    """
+
+    image_id: str
+    key: str
+    text: str
+    vision_tokens: int
+    tokens: int
 
 
 class CachedSamples(Dataset[dict[str, Any]]):
     """Every sample once, or once per augmented copy, with its vision tokens from the cache.
 
-    With `pictures` the samples bring views instead: the vision tower is then part of what is trained.
-    Raises Refusal with the names of all samples whose sequence exceeds `max_tokens`: cutting would remove eos.
+    Ids and labels are built when they are asked for. With `pictures` the samples bring views instead: the vision tower
+    is then part of what is trained. Raises Refusal with the names of all samples whose sequence exceeds `max_tokens`:
+    cutting would remove eos.
     """
 
     def __init__(
         self,
         samples: Sequence[Sample],
         cache: FeatureCache,
-        tokenizer: Tokenizer,
-        special: SpecialTokens,
+        base: BaseModel,
         max_tokens: int,
         with_copies: bool,
         pictures: Pictures | None = None,
     ) -> None:
         self.cache = cache
+        self.base = base
+        self.max_tokens = max_tokens
         self.pictures = pictures
-        self.rows: list[dict[str, Any]] = []
+        self.examples: list[TrainingExample] = []
         too_long = []
         for sample in samples:
             keys = cache.keys_of(sample.image_id)
             for key in keys if with_copies else keys[:1]:
+                count = cache.count(key)
                 try:
-                    ids, labels = build_training_ids(tokenizer, special, cache.count(key), sample.text, max_tokens)
+                    tokens = len(self._ids(count, sample.text)[0])
                 except SequenceTooLong as error:
                     too_long.append(f"{sample.original_filename} ({key}): {error}")
                     continue
-                self.rows.append({"image_id": sample.image_id, "key": key, "input_ids": ids, "labels": labels})
+                self.examples.append(TrainingExample(sample.image_id, key, sample.text, count, tokens))
         if too_long:
             raise Refusal(
                 "these samples do not fit train.max_tokens or, where it is set, train.batch_tokens; raise it, shorten "
@@ -68,68 +86,39 @@ class CachedSamples(Dataset[dict[str, Any]]):
             )
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """A sample; behind the end the same once more, without labels (see LengthBuckets)."""
-        row = self.rows[index % len(self.rows)]
-        if index >= len(self.rows):
-            row = {**row, "labels": [IGNORED_LABEL] * len(row["labels"])}
+        example = self.examples[index % len(self.examples)]
+        ids, labels = self._ids(example.vision_tokens, example.text)
+        if index >= len(self.examples):
+            labels = [IGNORED_LABEL] * len(labels)
+        row = {"image_id": example.image_id, "input_ids": ids, "labels": labels}
         if self.pictures is not None:
-            return {**row, "views": self.pictures.views(row["key"])}
-        return {**row, "vision_tokens": self.cache.tokens(row["key"])}
+            return {**row, "views": self.pictures.views(example.key)}
+        return {**row, "vision_tokens": self.cache.tokens(example.key)}
+
+    def _ids(self, vision_tokens: int, text: str) -> tuple[list[int], list[int]]:
+        return build_training_ids(self.base.tokenizer, self.base.special, vision_tokens, text, self.max_tokens)
 
     def lengths(self) -> list[int]:
         """Tokens of each sequence, without reading a vision token."""
-        return [len(row["input_ids"]) for row in self.rows]
+        return [example.tokens for example in self.examples]
 
     def with_shuffled_pictures(self) -> CachedSamples:
-        """The same texts, each with the vision tokens of the next sample that has another text."""
-        shuffled = object.__new__(CachedSamples)
-        shuffled.cache = self.cache
-        shuffled.pictures = self.pictures
-        shuffled.rows = []
-        for i, row in enumerate(self.rows):
-            others = self.rows[i + 1 :] + self.rows[:i]
-            other = next((o for o in others if o["labels"] != row["labels"]), row)
-            image_id = row["input_ids"][1]
-            own, others_count = row["input_ids"].count(image_id), other["input_ids"].count(image_id)
-            ids = [row["input_ids"][0], *[image_id] * others_count, *row["input_ids"][1 + own :]]
-            labels = [IGNORED_LABEL] * (1 + others_count) + row["labels"][1 + own :]
-            shuffled.rows.append({**row, "key": other["key"], "input_ids": ids, "labels": labels})
+        """The same texts, each with the picture of the next sample that has another text."""
+        shuffled = copy(self)
+        shuffled.max_tokens = sys.maxsize  # another picture may have more tokens
+        shuffled.examples = []
+        for i, example in enumerate(self.examples):
+            others = (self.examples[(i + step) % len(self)] for step in range(1, len(self)))
+            other = next((other for other in others if other.text != example.text), example)
+            tokens = example.tokens - example.vision_tokens + other.vision_tokens
+            shuffled.examples.append(
+                TrainingExample(example.image_id, other.key, example.text, other.vision_tokens, tokens)
+            )
         return shuffled
-
-
-def label_logits_loss(model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(sum of the cross-entropies of all labels, number of labels); logits are computed from the first label on.
-
-    Over a vocabulary of 129,280 the logits of the image and prompt positions would cost more than all activations.
-    """
-    labels = inputs["labels"]
-    labelled = (labels != IGNORED_LABEL).any(dim=0).nonzero()
-    first = int(labelled[0]) if len(labelled) else labels.shape[1] - 1  # none: this process has no part in the batch
-    before = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device)  # each predicts the next id
-    arguments = {name: value for name, value in inputs.items() if name not in ("labels", "image_ids")}
-    logits = model(**arguments, logits_to_keep=before, use_cache=False).logits
-    targets = labels[:, first:]
-    return sum_cross_entropy(logits.flatten(0, 1), targets.flatten()), (targets != IGNORED_LABEL).sum()
-
-
-def sum_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum of the cross-entropies of all labels, in float32; logits (labels, vocabulary), targets (labels).
-
-    Float32 copies of the logits are made a quarter of a gigabyte at a time, and again for the gradient.
-    """
-    rows = max(1, FLOAT32_LOGITS // logits.shape[-1])
-    if len(logits) <= rows:
-        return _cross_entropy(logits, targets)
-    parts = zip(logits.split(rows), targets.split(rows), strict=True)  # type: ignore[no-untyped-call]
-    losses = [checkpoint(_cross_entropy, *part, use_reentrant=False) for part in parts]
-    return torch.stack(losses).sum()
-
-
-def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(logits.float(), targets, ignore_index=IGNORED_LABEL, reduction="sum")
 
 
 class TokenWeightedTrainer(Trainer):

@@ -1,21 +1,37 @@
-"""Encoding: pictures pass through the frozen vision tower, once each, into a feature cache that may be interrupted."""
+"""Encoding: pictures pass through the frozen vision tower, once each, into the features of a run."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
+import ownhand
 from ownhand import processes
-from ownhand.model.loading import load_base_model
+from ownhand.model.base import BaseModel
 from ownhand.model.views import Views
-from ownhand.params import Params
-from ownhand.runtime import DTYPES
-from ownhand.vision.features import FeatureWriter, compute_vision_tokens, finish_cache
+from ownhand.params import EncodeParams, Params
+from ownhand.runtime import checkpoint_folder, fingerprint, hash_file
+from ownhand.samples import Sample
+from ownhand.vision.features import compute_vision_tokens, write_features
+from ownhand.vision.store import TokenStore
+
+# The code that decides what vision tokens a picture has.
+CODE = (
+    "images",
+    "model/loading",
+    "model/official",
+    "model/views",
+    "vision/augment",
+    "vision/features",
+    "vision/pictures",
+)
 
 
 def copy_keys(image_id: str, copies: int) -> list[str]:
@@ -23,41 +39,80 @@ def copy_keys(image_id: str, copies: int) -> list[str]:
     return [f"{image_id}~{number}" for number in range(1, copies + 1)]
 
 
+def content_key(sample: Sample, key: str, encode: EncodeParams) -> str:
+    """What the vision tokens of a picture or of one of its copies are stored under: all that they depend on."""
+    _, _, copy = key.partition("~")
+    if not copy:
+        return sample.sha256
+    return hashlib.sha256(f"{sample.sha256} {copy} {encode.seed} {encode.augment!r}".encode()).hexdigest()
+
+
+def image_key(image: Image.Image) -> str:
+    """The same for a picture that is no sample's: a hash of its pixels."""
+    return hashlib.sha256(f"{image.size} ".encode() + image.tobytes()).hexdigest()
+
+
+def store_folder(base: BaseModel, params: Params, device: torch.device) -> Path:
+    """Where the vision tokens of this model, these views, this code and this kind of device are kept."""
+    code = {name: hash_file(Path(ownhand.__file__).parent / f"{name}.py") for name in CODE}
+    decides = (params.model, base.vision.mode, base.vision.max_tiles, device.type, code)
+    return checkpoint_folder("encode", fingerprint(*decides, files=base.files()))
+
+
 def encode_views(
-    keys: Sequence[str],
+    keys: Mapping[str, str],
     views_of: Callable[[str], Views],
+    base: BaseModel,
     params: Params,
     device: torch.device,
-    unfinished: Path,
     features: Path,
     origin: dict[str, Any],
     stage: str,
 ) -> int:
-    """Encode the views of all `keys` into an emptied `features`, and say in its index where they are from (`origin`).
+    """Encode the views of all `keys` (cache key: content key) into an emptied `features`, with `origin` in its index.
 
-    The processes share the keys out. What is complete lies in `unfinished` until the end; an interrupted run goes on
-    behind it. `stage` is who says so. Returns the number of vision tokens.
+    What the store holds is taken from there, the rest is shared out among the processes and stored. `stage` is who
+    says so. Returns the number of vision tokens.
     """
-    parts = [unfinished / f"part-{i}" for i in range(processes.count())]
-    writer = FeatureWriter(parts[processes.number()], params.runtime.shard_mb)
-    own = processes.share(keys)
-    remaining = [key for key in own if key not in writer]
-    if len(remaining) < len(own):
-        print(f"{stage}: goes on behind {len(own) - len(remaining)} pictures that are encoded already")
-    model = load_base_model(
-        params.model.name_or_path,
-        params.model.revision,
-        dtype=DTYPES[params.model.dtype],
-        device=device,
-        attn_implementation=params.model.attn_implementation,
-        decoder=False,
-    )
-    for key in tqdm(remaining, desc=stage, unit="picture", disable=None):
-        writer.add(key, compute_vision_tokens(model, views_of(key)))
-    writer.flush()
-    tokens: int = sum(processes.gather(sum(entry["tokens"] for entry in writer.images.values())))
+    store = TokenStore(store_folder(base, params, device), params.runtime.shard_mb)
+    first_of = {content: key for key, content in reversed(list(keys.items())) if content not in store}
+    if len(first_of) < len(set(keys.values())):
+        known = len(set(keys.values())) - len(first_of)
+        print(f"{stage}: {known:,} of {len(set(keys.values())):,} pictures and copies were encoded before", flush=True)
+    missing = processes.share([key for key, content in keys.items() if first_of.get(content) == key])
+    if missing:
+        model = base.load(device, decoder=False)
+        for key in tqdm(missing, desc=stage, unit="picture", disable=None):
+            store.add(keys[key], compute_vision_tokens(model, views_of(key)))
+        store.flush()
+    processes.wait_for_all()
+    tokens = 0
     if processes.number() == 0:
-        finish_cache(parts, features, origin)
-        shutil.rmtree(unfinished, ignore_errors=True)
+        store.refresh()
+        tokens = write_features(features, _in_order(keys, store), origin, params.runtime.shard_mb)
     processes.wait_for_all()  # so that none looks for the features before they are there
-    return tokens
+    return int(processes.gather(tokens)[0])
+
+
+def _in_order(keys: Mapping[str, str], store: TokenStore) -> Iterator[tuple[str, torch.Tensor]]:
+    for key, content in keys.items():
+        yield key, store.tokens(content)
+
+
+def tidy_store(base: BaseModel, params: Params, device: torch.device, keep: Collection[str]) -> None:
+    """Remove what is not among the content keys `keep`, and what exceeds runtime.store_mb.
+
+    Folders of other models, views and older code stay while there is room, the latest first.
+    """
+    folder, limit_mb = store_folder(base, params, device), params.runtime.store_mb
+    TokenStore(folder, params.runtime.shard_mb).tidy(keep, limit_mb)
+    others = [other for other in folder.parent.iterdir() if other.is_dir() and other != folder]
+    size = _bytes_of(folder)
+    for other in sorted(others, key=lambda other: -other.stat().st_mtime):
+        size += _bytes_of(other)
+        if size > limit_mb * 1_000_000:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())

@@ -10,35 +10,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ownhand.files import write_atomically, write_json
-from ownhand.model.views import Views, ViewSizes, make_views
+from ownhand.model.views import Views
 
 INDEX = "index.json"
-SHARDS = "tokens-*.safetensors"
-
-
-@dataclass(frozen=True)
-class VisionInput:
-    """How pictures become views for one model: mode, its view sizes, and the cap on tiles."""
-
-    mode: str
-    sizes: ViewSizes
-    max_tiles: int
-
-    def views(self, image: Image.Image) -> Views:
-        """The views of an upright RGB picture."""
-        return make_views(image, self.mode, self.sizes, self.max_tiles)
 
 
 @torch.inference_mode()
@@ -65,62 +48,35 @@ def compute_vision_tokens(model: Any, views: Views) -> torch.Tensor:
     return tokens
 
 
-class FeatureWriter:
-    """Collects vision tokens into shards of about `shard_mb` megabytes; complete shards survive an interruption."""
+def write_features(
+    folder: Path, tokens_of: Iterable[tuple[str, torch.Tensor]], origin: dict[str, Any], shard_mb: int
+) -> int:
+    """Write (key, tokens) pairs into an emptied `folder`, in shards of about `shard_mb` megabytes; the index is last.
 
-    def __init__(self, folder: Path, shard_mb: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.limit_bytes = shard_mb * 1_000_000
-        self.images: dict[str, dict[str, Any]] = {}
-        self.pending: dict[str, torch.Tensor] = {}
-        self.shards = sorted(folder.glob(SHARDS))
-        for shard in self.shards:
-            for key, tokens in read_counts(shard).items():
-                self.images[key] = {"shard": shard.name, "tokens": tokens}
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.images
-
-    def add(self, key: str, tokens: torch.Tensor) -> None:
-        """Take the tokens (tokens, width) of one picture; a full shard is written at once."""
-        self.pending[key] = tokens.contiguous()
-        if sum(t.nbytes for t in self.pending.values()) >= self.limit_bytes:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is pending as one shard, whole or not at all."""
-        if not self.pending:
-            return
-        # The first free name: killed while shards were moved, those that are lost are made again as they were.
-        shard = next(path for path in (self.folder / shard_name(i) for i in count()) if path not in self.shards)
-        with write_atomically(shard) as temporary:
-            save_file(self.pending, temporary)
-        for key, tokens in self.pending.items():
-            self.images[key] = {"shard": shard.name, "tokens": len(tokens)}
-        self.shards.append(shard)
-        self.pending = {}
-
-
-def finish_cache(parts: Sequence[Path], folder: Path, origin: dict[str, Any]) -> None:
-    """Move the shards of one or several writers' folders to an emptied `folder`, numbered through, and write the index
-    with `origin`, which says what made them, last."""
+    The bytes depend on the pairs alone. `origin` says in the index what made them. Returns the number of tokens.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     images: dict[str, dict[str, Any]] = {}
-    shards = [shard for part in parts for shard in sorted(part.glob(SHARDS))]
-    for number, shard in enumerate(shards):
-        name = shard_name(number)
-        for key, tokens in read_counts(shard).items():
-            images[key] = {"shard": name, "tokens": tokens}
-        shard.replace(folder / name)
+    pending: dict[str, torch.Tensor] = {}
+    shards = 0
+
+    def flush() -> None:
+        nonlocal shards
+        if pending:
+            with write_atomically(folder / shard_name(shards)) as temporary:
+                save_file(pending, temporary)
+            shards += 1
+            pending.clear()
+
+    for key, tokens in tokens_of:
+        images[key] = {"shard": shard_name(shards), "tokens": len(tokens)}
+        pending[key] = tokens.contiguous()
+        if sum(t.nbytes for t in pending.values()) >= shard_mb * 1_000_000:
+            flush()
+    flush()
     write_json(folder / INDEX, {**origin, "images": dict(sorted(images.items()))})
-
-
-def read_counts(shard: Path) -> dict[str, int]:
-    """Number of vision tokens by key, from a shard's header alone."""
-    with safe_open(shard, "pt") as file:
-        return {key: file.get_slice(key).get_shape()[0] for key in file.keys()}  # noqa: SIM118 - not a mapping
+    return sum(entry["tokens"] for entry in images.values())
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from PIL import Image
 
 from ownhand.images import open_image
 from ownhand.model.sequence import SpecialTokens, pad_batch
-from ownhand.model.views import Views
+from ownhand.model.views import Views, VisionInput
 from ownhand.params import EncodeParams
 from ownhand.samples import Sample
 from ownhand.vision.augment import augment
-from ownhand.vision.features import VisionInput
 
 
 class Pictures:
@@ -25,7 +24,7 @@ class Pictures:
     """
 
     def __init__(self, samples: Sequence[Sample], vision: VisionInput, encode: EncodeParams) -> None:
-        self.paths = {sample.image_id: Path(sample.image_path) for sample in samples}
+        self.samples = {sample.image_id: sample for sample in samples}
         self.vision = vision
         self.encode = encode
 
@@ -36,9 +35,11 @@ class Pictures:
     def image(self, key: str) -> Image.Image:
         """The picture or the augmented copy behind one key, RGB; the same at every call and in every process."""
         image_id, _, copy = key.partition("~")
-        image = open_image(self.paths[image_id])
-        if copy:
-            image = augment(image, self.encode.augment, [self.encode.seed, int(image_id), int(copy)])
+        sample = self.samples[image_id]
+        image = open_image(Path(sample.image_path))
+        if copy:  # from the content, so that a line more before it changes no copy
+            seed = [self.encode.seed, int(sample.sha256, 16), int(copy)]
+            image = augment(image, self.encode.augment, seed)
         return image
 
 

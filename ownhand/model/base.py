@@ -1,0 +1,69 @@
+"""The base model as one object: its folder, family, tokenizer, how it sees pictures, and its weights on demand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
+
+from ownhand.model.families import Family, read_family
+from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
+from ownhand.model.sequence import SpecialTokens
+from ownhand.model.views import VisionInput, read_view_sizes
+from ownhand.params import Params
+from ownhand.runtime import DTYPES
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Everything that a stage needs of the base model that params.yaml names.
+
+    Opening it reads small files only; `load` reads the weights, as often as it is called.
+    """
+
+    folder: Path
+    family: Family
+    tokenizer: Tokenizer
+    special: SpecialTokens
+    vision: VisionInput
+    dtype: torch.dtype
+    attn_implementation: str
+    pinned: bool  # by a revision: the files of a hub's commit never change
+
+    @classmethod
+    def open(cls, params: Params, *, weights: bool = True) -> BaseModel:
+        """Find the checkpoint, and download what is missing of it; with `weights=False` only its small files.
+
+        ModelError with the remedy when it cannot be had or is no model of the family.
+        """
+        folder = find_model(params.model.name_or_path, params.model.revision, weights=weights)
+        family, tokenizer = read_family(folder), read_tokenizer(folder)
+        return cls(
+            folder=folder,
+            family=family,
+            tokenizer=tokenizer,
+            special=special_tokens(tokenizer, family.prompt),
+            vision=VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles),
+            dtype=DTYPES[params.model.dtype],
+            attn_implementation=params.model.attn_implementation,
+            pinned=params.model.revision is not None,
+        )
+
+    def load(self, device: torch.device | str = "cpu", *, vision: bool = True, decoder: bool = True) -> PreTrainedModel:
+        """The weights, in evaluation mode; without the vision tower it takes vision tokens only, without the decoder it
+        only makes them. ModelError when they do not fit."""
+        return load_base_model(
+            str(self.folder),
+            dtype=self.dtype,
+            device=device,
+            attn_implementation=self.attn_implementation,
+            vision=vision,
+            decoder=decoder,
+        )
+
+    def files(self) -> list[Path]:
+        """The files that identify the model in a fingerprint: the small ones, and the weights where no commit does."""
+        return sorted([*self.folder.glob("*.json"), *(() if self.pinned else self.folder.glob("*.safetensors"))])

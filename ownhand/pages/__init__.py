@@ -1,0 +1,1 @@
+"""Photographed pages: their lines are found, written as PAGE XML, and read."""

@@ -31,7 +31,7 @@ PAGES = (PAGE_XML, ALTO_XML)
 SET_ASIDE = "set_aside.csv"  # in data/raw: lines that are no ground truth, and why
 REASONS = ("unreadable", "not a line")
 WAITS = "waits \ue000"  # stands for a missing text while records are matched, which would reject them
-HELD_SECONDS = 600  # a line that one tab shows is offered to no other for so long
+HELD_SECONDS = 600  # for so long a line that one tab shows comes last in the others
 MOST_SPECIAL = 14
 # Letters that a keyboard of their script has; others that the data hold are offered on the page.
 EVERYDAY = frozenset("абвгдежзийклмнопрстуфхцчшщъыьэюяαβγδεζηθικλμνξοπρσςτυφχψω")
@@ -215,7 +215,7 @@ class Lines:
 
 
 class Queue:
-    """Which line comes next. A line that is shown in one tab is not offered to another.
+    """Which line comes next. A line that is shown in one tab is offered to another only when no other is left.
 
     review: the lines that have a transcription, instead of those that wait for one; urgency: of a line, the greatest
     first, -inf where nothing is known, for the order "uncertain"; None for the order of the pages.
@@ -236,16 +236,18 @@ class Queue:
         return line.waits
 
     def next(self, tab: str, after: Line | None = None, count: int = 1) -> list[Line]:
-        """The next lines for a tab, of equally urgent ones those that follow `after` on the pages; [] at the end."""
+        """The next lines for a tab, [] at the end: those that another tab shows last, else the most urgent first.
+
+        Of equally urgent ones those come first that follow `after` on the pages.
+        """
         now = time.monotonic()
-        left_out = {
-            number for number, (other, since) in self.held.items() if other != tab and now - since < HELD_SECONDS
-        }
-        left_out |= self.skipped
+        held = {number for number, (other, since) in self.held.items() if other != tab and now - since < HELD_SECONDS}
         behind = after.place if after else -1
         urgency = self.urgency or (lambda line: 0.0)
-        candidates = (line for line in self.lines.in_order if line.number not in left_out and self.is_open(line))
-        return heapq.nsmallest(count, candidates, lambda line: (-urgency(line), line.place <= behind, line.place))
+        candidates = (line for line in self.lines.in_order if line.number not in self.skipped and self.is_open(line))
+        return heapq.nsmallest(
+            count, candidates, lambda line: (line.number in held, -urgency(line), line.place <= behind, line.place)
+        )
 
     def hold(self, tab: str, line: Line) -> None:
         """Note that a tab shows the line, and no other any more."""

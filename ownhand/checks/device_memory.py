@@ -43,6 +43,7 @@ def inspect_memory(
         lengths.prompt,
         params.transcribe.max_new_tokens,
         adapter_weights,
+        expert_weights=params.transcribe.expert_weights,
     )
     total, free = machine.memory_bytes, machine.free_memory_bytes
     if machine.gpu:

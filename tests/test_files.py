@@ -198,8 +198,6 @@ def test_unfinished_work_that_was_altered_is_said_and_done_again(
 def test_a_file_of_somebody_else_is_not_overwritten(tmp_path: Path, content: str) -> None:
     path = tmp_path / "letter.txt"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(
-        Refusal, match=r"letter\.txt, line [12], is damaged or no JSON: remove the file"
-    ):
+    with pytest.raises(Refusal, match=r"letter\.txt, line [12], is damaged or no JSON: remove the file"):
         AppendedLines(path)
     assert path.read_text(encoding="utf-8") == content

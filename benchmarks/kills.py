@@ -147,7 +147,7 @@ class Bench:
             (self.work / "data/raw" / row[0]).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / "data/raw" / row[0], self.work / "data/raw" / row[0])
         with (self.work / "data/raw/annotations.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([header, *chosen])
+            csv.writer(file, lineterminator="\n").writerows([header, *chosen])
         content = yaml.safe_load((self.work / "params.yaml").read_text(encoding="utf-8"))
         for group, values in SMALL.items():
             content[group].update(values)
@@ -196,8 +196,10 @@ class Bench:
 
     def finish(self, arguments: Sequence[str], kill_at: str = "|0||") -> None:
         """Run a command to its end. RuntimeError with the end of its output when it fails."""
-        if self.start(arguments, kill_at).wait():
-            raise RuntimeError((self.folder / "log").read_text(encoding="utf-8", errors="replace")[-1500:])
+        code = self.start(arguments, kill_at).wait()
+        if code:
+            said = (self.folder / "log").read_text(encoding="utf-8", errors="replace")[-1500:]
+            raise RuntimeError(f"{' '.join(arguments)} ended with code {code}: {said}")
 
     def outputs(self) -> dict[str, str]:
         """The hash of every output there is."""

@@ -18,6 +18,7 @@ from ownhand.files import write_text
 from ownhand.ground_truth import FORMATS, GroundTruth, read_ground_truth
 from ownhand.ground_truth.alto_xml import FORMAT as ALTO_XML
 from ownhand.ground_truth.annotations import FORMAT as ANNOTATIONS
+from ownhand.ground_truth.annotations import WORKBOOK
 from ownhand.ground_truth.matching import match
 from ownhand.ground_truth.page_xml import FORMAT as PAGE_XML
 from ownhand.ground_truth.records import File, Format
@@ -27,6 +28,7 @@ from ownhand.images import find_files, has_image_suffix
 from ownhand.text import is_blank
 
 WRITABLE = (ANNOTATIONS, TEXT_FILES, PAGE_XML, ALTO_XML)
+WRITTEN = "annotations.csv or .tsv, text files beside the pictures, PAGE XML and ALTO XML"
 PAGES = (PAGE_XML, ALTO_XML)
 SET_ASIDE = "set_aside.csv"  # in data/raw: lines that are no ground truth, and why
 REASONS = ("unreadable", "not a line")
@@ -105,10 +107,11 @@ class Lines:
         if len(seen) > 1 or any(form.single and len(own) > 1 for form, own in seen):
             read_ground_truth(self.raw, self.encoding, self.not_truth)  # which says what is wrong
         form, own = seen[0] if seen else (None, [])
-        if form and form not in WRITABLE:
+        if form and (form not in WRITABLE or own[0][1].suffix.casefold() == WORKBOOK):
+            seen_as = own[0][0] if form is ANNOTATIONS else form.name
             raise Refusal(
-                f"{self.raw.as_posix()} holds its transcriptions as {form.name}, which is read but not written here; "
-                f"written are {', '.join(one.name for one in WRITABLE)} (DATA.md)"
+                f"{self.raw.as_posix()} holds its transcriptions as {seen_as}, which is read but not written here; "
+                f"written are {WRITTEN} (DATA.md)"
             )
         own_names = {name for name, _ in own}
         self.form, self.found = form, replace(found, files=[file for file in files if file[0] not in own_names])

@@ -38,6 +38,7 @@ PAGES = ("p01", "p02", "p03", "p05")
 LINES_PER_PAGE = 2
 STAGES = ("prepare", "check", "encode", "train", "transcribe", "cross_validate", "evaluate")
 EXPORT = "export"  # no stage, but it writes, too
+STORES = ("prepare", "encode")  # what they keep beside the outputs is not unfinished
 KILLS_PER_ROUND = 6  # of the random ones
 SMALL = {  # params.yaml, so that every stage has something to do and is soon done
     "prepare": {"val_share": 0.5},
@@ -147,7 +148,7 @@ class Bench:
             (self.work / "data/raw" / row[0]).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / "data/raw" / row[0], self.work / "data/raw" / row[0])
         with (self.work / "data/raw/annotations.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([header, *chosen])
+            csv.writer(file, lineterminator="\n").writerows([header, *chosen])
         content = yaml.safe_load((self.work / "params.yaml").read_text(encoding="utf-8"))
         for group, values in SMALL.items():
             content[group].update(values)
@@ -196,8 +197,10 @@ class Bench:
 
     def finish(self, arguments: Sequence[str], kill_at: str = "|0||") -> None:
         """Run a command to its end. RuntimeError with the end of its output when it fails."""
-        if self.start(arguments, kill_at).wait():
-            raise RuntimeError((self.folder / "log").read_text(encoding="utf-8", errors="replace")[-1500:])
+        code = self.start(arguments, kill_at).wait()
+        if code:
+            said = (self.folder / "log").read_text(encoding="utf-8", errors="replace")[-1500:]
+            raise RuntimeError(f"{' '.join(arguments)} ended with code {code}: {said}")
 
     def outputs(self) -> dict[str, str]:
         """The hash of every output there is."""
@@ -210,7 +213,7 @@ class Bench:
         seen, expected = self.outputs(), self.after[stage]
         names = sorted(name for name in seen.keys() | expected.keys() if seen.get(name) != expected.get(name))
         litter = [path for path in self.work.rglob("*.tmp") if ".dvc" not in path.parts]
-        unfinished = [path for path in self.work.glob(".checkpoints/*/*/*") if path.parts[-3] != "prepare"]
+        unfinished = [path for path in self.work.glob(".checkpoints/*/*/*") if path.parts[-3] not in STORES]
         left = [path.relative_to(self.work).as_posix() for path in litter + unfinished]
         return [f"differs: {name}" for name in names] + [f"left over: {name}" for name in left]
 

@@ -27,18 +27,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from defusedxml.ElementTree import parse
 from PIL import Image, ImageDraw
 
 from demo.pages import Conditions, draw_page, read_texts
 from ownhand.errors import run_stage
 from ownhand.files import write_atomically, write_json
-from ownhand.ground_truth.page_files import children, descendants, points
 from ownhand.ground_truth.regions import Points
 from ownhand.images import find_files, has_image_suffix, open_image
 from ownhand.pages.detector import load_detector
 from ownhand.pages.geometry import FoundLine, trace_lines
 from ownhand.pages.ink import measure_ink
+from ownhand.pages.known_lines import PageFile, PageFiles
 from ownhand.pages.preview import draw_preview
 
 ROOT = Path(__file__).parent.parent
@@ -142,33 +141,33 @@ def measure_drawn(options: argparse.Namespace) -> dict[str, Counts]:
 
 
 def measure_real(options: argparse.Namespace) -> dict[str, Counts]:
-    """Counts by page, for pages with a PAGE or ALTO file of the same name that gives baselines."""
+    """Counts by page, for the pages that a PAGE or ALTO file names."""
     detect = load_detector(options.threads)
+    known = PageFiles(options.real)
     counts = {}
     for name, path in find_files(options.real).files:
-        if has_image_suffix(name) and path.with_suffix(".xml").is_file():
+        source = known.of(path) if has_image_suffix(name) else None
+        if source is not None:
             picture = open_image(path)
             blocks = trace_lines(picture, detect(picture))
             polygons = [line.polygon for block in blocks for line in block]
-            counts[name] = compare(picture.size, _ink_in_polygons(picture, path.with_suffix(".xml")), polygons)
+            counts[name] = compare(picture.size, _ink_in_polygons(picture, source), polygons)
             _preview(options.previews, path.stem, picture, blocks)
     return counts
 
 
-def _ink_in_polygons(picture: Image.Image, path: Path) -> list[np.ndarray]:
-    """The dark pixels in the polygon of each line of a PAGE or ALTO file and in no other's."""
-    root = parse(path).getroot()
-    lines = descendants(root, "TextLine") if root is not None else []
+def _ink_in_polygons(picture: Image.Image, source: PageFile) -> list[np.ndarray]:
+    """The dark pixels in the polygon of each line of a page file and in no other's."""
     owner = np.zeros((picture.height, picture.width), np.int32)
-    for number, line in enumerate(lines, 1):
-        shape = next(iter([*descendants(line, "Polygon"), *children(line, "Coords")]))
+    for number, line in enumerate(source.page.lines, 1):
         mask = Image.new("1", picture.size)
-        ImageDraw.Draw(mask).polygon(points(shape.get("POINTS") or shape.get("points") or ""), fill=1)
+        ImageDraw.Draw(mask).polygon(line.polygon, fill=1)
         inside = np.asarray(mask)
         owner[inside] = np.where(owner[inside] == 0, number, -1)
     ink = measure_ink(picture)
     dark = ink > 0.5 * np.quantile(ink[owner > 0], 0.97)
-    return [np.argwhere(dark & (owner == number))[:, ::-1].astype(float) for number in range(1, len(lines) + 1)]
+    numbers = range(1, len(source.page.lines) + 1)
+    return [np.argwhere(dark & (owner == number))[:, ::-1].astype(float) for number in numbers]
 
 
 def _preview(folder: Path | None, name: str, picture: Image.Image, blocks: Sequence[Sequence[FoundLine]]) -> None:

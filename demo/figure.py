@@ -29,7 +29,7 @@ INK, WRONG, FAINT = (30, 30, 30), (190, 40, 40), (120, 120, 120)
 def choose_line(lines: pandas.DataFrame, base_cer: float, adapter_cer: float) -> Any:
     """The row whose rates are nearest to those of all lines."""
     distance = (lines.base_cer.astype(float) - base_cer).abs() + (lines.adapter_cer.astype(float) - adapter_cer).abs()
-    return lines.loc[distance.idxmin()]
+    return lines.iloc[int(distance.to_numpy().argmin())]
 
 
 def draw(picture: Image.Image, truth: str, readings: dict[str, str]) -> Image.Image:

@@ -1,7 +1,7 @@
 """Draw pages of the demo hand: photographs of sheets whose lines are known to the pixel.
 
 Reads   demo/texts/hand.tsv (page, text) and the font in demo/fonts/demo_hand.
-Writes  FOLDER/page-01.jpg ...; with --xml a PAGE XML file with polygons, baselines and texts beside each; with --texts
+Writes  FOLDER/page-01.jpg ..., with --xml a PAGE XML file with polygons, baselines and texts beside each; with --texts
         a table (page, line, text) for a person, or a test, to copy from.
 Refuses to overwrite: it stops when the folder holds a file of that name.
 Alone   python -m demo.pages FOLDER [--pages 10] [--lines 18] [--seed 1] [--xml] [--texts FILE]

@@ -33,6 +33,8 @@ class Style(StrEnum):
     TEXT = "text"
     JSON = "json"
     JSONL = "jsonl"
+    PAGE = "page"
+    ALTO = "alto"
 
 
 class Order(StrEnum):
@@ -91,6 +93,20 @@ def check(
 
 
 @app.command(rich_help_panel=BEFORE)
+def lines(
+    pictures: Annotated[list[str], typer.Argument(metavar="PHOTO|FOLDER...", help="Photographs of pages.")],
+    preview: Annotated[Path | None, typer.Option(help="A folder for pictures with the lines drawn in.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Find them anew where a PAGE or ALTO file stands.")] = False,
+) -> None:
+    """Find the lines of photographed pages and write a PAGE XML file beside each."""
+    from ownhand.images import ImageLimits
+    from ownhand.pages.lines import find_lines
+    from ownhand.params import read_params
+
+    raise typer.Exit(find_lines(pictures, ImageLimits.of(read_params().prepare), preview, force))
+
+
+@app.command(rich_help_panel=BEFORE)
 def correct(
     review: Annotated[bool, typer.Option("--review", help="Check lines that have a transcription.")] = False,
     order: Annotated[Order, typer.Option(help="Least certain first, or as on the pages.")] = Order.UNCERTAIN,
@@ -107,17 +123,25 @@ def correct(
 @app.command(rich_help_panel=TRAINED)
 def read(
     pictures: Annotated[list[str], typer.Argument(metavar="PHOTO|FOLDER...", help="Photographs, or folders of them.")],
+    pages: Annotated[bool, typer.Option("--pages", help="Find the lines of photographs that no file has.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Read every photograph as one, whatever its lines.")] = False,
     base: Annotated[bool, typer.Option("--base", help="Use the base model alone, without the adapter.")] = False,
     adapter: Annotated[Path, typer.Option(help="The adapter to use.")] = ADAPTER,
-    style: Annotated[Style, typer.Option("--format", help="Text, or JSON with a confidence.")] = Style.TEXT,
-    out: Annotated[Path | None, typer.Option(help="Append JSON Lines to this file; a second run goes on.")] = None,
+    style: Annotated[Style, typer.Option("--format", help="Text, JSON with a confidence, or a file a page.")] = (
+        Style.TEXT
+    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A JSON Lines file that a second run goes on with; for page and alto a folder."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace PAGE and ALTO files in that folder.")] = False,
 ) -> None:
-    """Read new photographs; what was read goes to the standard output as it comes, or to a file."""
+    """Read new photographs: lines, or pages through the lines of their PAGE and ALTO files."""
+    from ownhand import read as module
     from ownhand.params import read_params
-    from ownhand.read import read as read_pictures
 
-    code = read_pictures(pictures, read_params(), None if base else adapter, style.value, out)
-    raise typer.Exit(code)
+    how = module.How(style.value, out, pages=pages, whole=whole, force=force)
+    raise typer.Exit(module.read(pictures, read_params(), None if base else adapter, how))
 
 
 @app.command(rich_help_panel=TRAINED)

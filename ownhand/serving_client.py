@@ -32,14 +32,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
-from tqdm import tqdm
 
 from ownhand.errors import Refusal
 from ownhand.files import AppendedLines
 from ownhand.images import ImageLimits, UnreadableImage, open_image
 from ownhand.model.decoding import is_loop
 from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
+from ownhand.pages.lines import name_of
 from ownhand.params import Params
+from ownhand.progress import track
 from ownhand.read import Outcome, expand
 from ownhand.samples import read_metadata
 
@@ -157,7 +158,7 @@ def read_by_server(
         return server.read(open_image(picture[1], limits))
 
     failed = in_a_row = 0
-    with AppendedLines(out) as lines, tqdm(total=total, desc="reading", unit="picture", disable=None) as progress:
+    with AppendedLines(out) as lines, track(pictures, total=total, what="reading", unit="picture") as progress:
         known = {row["image_id"] for row in lines.kept}
         lines.kept.clear()  # a million texts
         progress.update(len(known))
@@ -220,7 +221,7 @@ def read_served(
         raise Refusal("name photographs or folders, or say --validation, and not both")
     found, unreadable = _validation() if validation else _named(pictures)
     for outcome in unreadable:
-        print(f"{outcome.name}: {outcome.problem}", file=sys.stderr)
+        print(f"{name_of(outcome.photo)}: {outcome.problem}", file=sys.stderr)
     if not found:
         raise Refusal("no picture given, and none in the given folder")
     server = Server(url, model, engine, params.transcribe.max_new_tokens, params.transcribe.no_repeat_ngram_size)
@@ -231,8 +232,8 @@ def read_served(
 
 
 def _named(pictures: Sequence[str]) -> tuple[list[tuple[str, Path]], list[Outcome]]:
-    paths, unreadable = expand(pictures)
-    return [(Outcome(path, None).name, path) for path in paths], unreadable
+    photos, unreadable = expand(pictures)
+    return [(name_of(path), path) for _, path in photos], unreadable
 
 
 def _validation() -> tuple[list[tuple[str, Path]], list[Outcome]]:

@@ -238,6 +238,7 @@ def test_in_dvc_a_blocker_stops_what_follows_and_a_new_warning_re_runs_nothing(w
         shutil.copytree(ROOT / package, workspace / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", workspace)
     shutil.copy(ROOT / ".dvcignore", workspace)
+    (workspace / "data/raw").mkdir(parents=True, exist_ok=True)  # check looks there for what is no file
     (workspace / "stages/after.py").write_text("open('after.txt', 'w').write('done')\n", encoding="utf-8")
     run(workspace, "git", "init", "-q")
     run(workspace, "dvc", "init", "-q")

@@ -97,6 +97,9 @@ def test_formats_that_are_only_read_are_refused_by_name(raw: Path) -> None:
     (raw / "lines.jsonl").write_text('{"image": "a.jpg", "text": "да"}\n', encoding="utf-8")
     with pytest.raises(Refusal, match=r"JSON lines.*read but not written.*annotations\.csv"):
         open_store(raw)
+    (raw / "lines.jsonl").rename(raw / "annotations.xlsx")
+    with pytest.raises(Refusal, match=r"annotations\.xlsx, which is read but not written"):
+        open_store(raw)
 
 
 def test_an_edit_of_another_line_is_merged(raw: Path) -> None:

@@ -42,10 +42,10 @@ LAYERS = (
         "samples.py",
     },
     {"ground_truth"},
-    {"pages"},
     {"model"},
     {"vision"},
     {"dataset"},
+    {"pages"},
     {"evaluation"},
     {"training"},
     {"checks"},
@@ -67,6 +67,8 @@ SMALL_FILES = {"models/base/config.json", "models/base/processor_config.json", "
 INDIRECT = {
     "dvc": "it runs the stages",
     "pillow-heif": "images.py imports it by its name, where it is installed",
+    "rapidocr": "pages/detector.py imports it by its name, where it is installed",
+    "onnxruntime": "the same",
     "openpyxl": "pandas reads .xlsx with it",
 }
 # Imported, but not listed.

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from defusedxml.ElementTree import fromstring
+from pathlib import Path
 
-from ownhand.ground_truth.page_files import Line
+import pytest
+from defusedxml.ElementTree import fromstring, parse
+
+from ownhand.ground_truth.alto_xml import read_page as read_alto
+from ownhand.ground_truth.page_files import Line, descendants, tag
 from ownhand.ground_truth.page_xml import read_page
+from ownhand.pages import page_xml
+from ownhand.pages.alto_xml import write_alto_xml
+from ownhand.pages.page_xml import Block, Page, PageLine, set_text, write_page_xml
 
 TRANSKRIBUS = """<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
 <PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2013-07-15">
@@ -59,3 +66,82 @@ def test_old_points_words_tables_and_alternatives_are_read() -> None:
         Line("l1", "два слова", ((1, 2), (50, 2), (50, 9))),
         Line("", "first", ()),
     ]
+
+
+# Written
+
+
+BOX = ((1.0, 2.0), (90.0, 2.0), (90.0, 30.0), (1.0, 30.0))
+LOWER = ((1.0, 32.4), (90.0, 32.4), (95.0, 66.0))
+
+
+def a_page(image: str = "стр 1.jpg") -> Page:
+    first = PageLine("l1", BOX, ((1, 25), (90, 26)), "«ёж» & <дом>", 0.8125)
+    return Page(image, (100, 80), [Block("r1", [first]), Block("r2", [PageLine("l2", LOWER)]), Block("r3", [])])
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+    write_page_xml(tmp_path / "a.xml", a_page())
+    page = read_page(parse(tmp_path / "a.xml").getroot())
+    assert (page.image, page.size) == ("стр 1.jpg", (100, 80))
+    assert page.lines == [Line("l1", "«ёж» & <дом>", BOX), Line("l2", "", ((1, 32), (90, 32), (95, 66)))]
+
+
+def test_the_schema_of_2019_is_kept(tmp_path: Path) -> None:
+    write_page_xml(tmp_path / "a.xml", a_page())
+    root = parse(tmp_path / "a.xml").getroot()
+    assert root.tag == f"{{{page_xml.NAMESPACE}}}PcGts"
+    assert [tag(child) for child in root] == ["Metadata", "Page"]
+    assert [tag(child) for child in root[0]] == ["Creator", "Created", "LastChange"]
+    assert [tag(child) for child in root[1]] == ["ReadingOrder", "TextRegion", "TextRegion"]
+    region, line = root[1][1], root[1][1][1]
+    assert [tag(child) for child in region] == ["Coords", "TextLine"]
+    assert [tag(child) for child in line] == ["Coords", "Baseline", "TextEquiv"]
+    assert (region[0].get("points"), line[1].get("points")) == ("1,2 90,2 90,30 1,30", "1,25 90,26")
+    assert line[2].get("conf") == "0.8125"
+    order = [reference.get("regionRef") for reference in root[1][0][0]]
+    assert order == ["r1", "r2"]
+    ids = [element.get("id") for element in root.iter() if element.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_points_off_the_page_and_characters_that_xml_cannot_hold_do_no_harm(tmp_path: Path) -> None:
+    line = PageLine("l1", ((-5, -5), (200, 0), (50, 300)), text="а\x00б\x0bв\ufffe")
+    write_page_xml(tmp_path / "a.xml", Page("a.jpg", (100, 80), [Block("r1", [line])]))
+    page = read_page(parse(tmp_path / "a.xml").getroot())
+    assert page.lines == [Line("l1", "абв", ((0, 0), (100, 0), (50, 80)))]
+
+
+def test_a_text_replaces_words_and_other_texts_in_any_version() -> None:
+    root = fromstring(TRANSKRIBUS.replace("<Unicode/>", "<Unicode>old</Unicode>").encode())
+    first, second = descendants(root, "TextLine")
+    set_text(first, "новое", 0.5)
+    set_text(second, "", None)
+    assert [line.text for line in read_page(root).lines] == ["новое", ""]
+    assert [tag(child) for child in first] == ["Coords", "Baseline", "TextEquiv"]
+    old = fromstring(OLD_AND_NESTED.encode())
+    set_text(descendants(old, "TextLine")[0], "слово", 1.0)
+    assert read_page(old).lines[0].text == "слово"
+    assert not descendants(old, "Word")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_page_xml(tmp_path / "a.xml", a_page())
+    before = (tmp_path / "a.xml").read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="the previous file is intact"):
+        write_page_xml(tmp_path / "a.xml", a_page("b.jpg"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.xml"]
+    assert (tmp_path / "a.xml").read_bytes() == before
+
+
+def test_alto_says_the_same(tmp_path: Path) -> None:
+    write_alto_xml(tmp_path / "a.xml", a_page())
+    root = parse(tmp_path / "a.xml").getroot()
+    page = read_alto(root)
+    assert (page.image, page.size) == ("стр 1.jpg", (100, 80))
+    assert [(line.line_id, line.text.strip()) for line in page.lines] == [("l1", "«ёж» & <дом>"), ("l2", "")]
+    assert [line.polygon for line in page.lines] == [BOX, ((1, 32), (90, 32), (95, 66))]
+    first = descendants(root, "TextLine")[0]
+    assert (first.get("BASELINE"), first.get("HPOS"), first.get("WIDTH")) == ("1,25 90,26", "1", "89")
+    assert descendants(first, "String")[0].get("WC") == "0.8125"

@@ -25,7 +25,7 @@ from ownhand.errors import Refusal, run_stage
 from ownhand.ground_truth import GroundTruthError, TranscribedImage
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import PrepareParams, read_params
-from ownhand.samples import read_metadata
+from ownhand.samples import metadata_file, read_metadata, write_metadata
 from stages.prepare import Summary, name_pages, prepare
 
 ROOT = Path(__file__).parent.parent
@@ -556,3 +556,11 @@ def test_the_stage_ends_with_one_line_or_with_a_message_and_exit_code_1(
         run_stage(stages.prepare.main)
     assert ended.value.code == 1
     assert "Columns seen: 'a.jpg', 'текст'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "[{", "{}x", '[{"image_id": "1"}]', "[7]", "[" * 100_000])
+def test_a_damaged_metadata_file_is_named_with_what_makes_it_anew(tmp_path: Path, content: str) -> None:
+    write_metadata([], tmp_path)
+    metadata_file("val", tmp_path).write_text(content, encoding="utf-8")
+    with pytest.raises(Refusal, match=r"val/metadata\.json .*dvc repro --force --single-item prepare"):
+        read_metadata(tmp_path)

@@ -3,7 +3,8 @@
 const $ = (id) => document.getElementById(id);
 const [work, text, marks, picture, figure] = ["work", "text", "marks", "picture", "figure"].map($);
 const review = document.body.dataset.review === "yes";
-const tab = crypto.randomUUID();
+const tab = sessionStorage.getItem("tab") ?? crypto.randomUUID();  // the same after a reload
+sessionStorage.setItem("tab", tab);
 const mac = /^(Mac|iP)/.test(navigator.platform);  // there Alt types characters, so Ctrl is taken
 let line = null;       // as the server describes it
 let seen = "";         // its transcription when it was shown: the server compares

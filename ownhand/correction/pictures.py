@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFilter
 
 from ownhand.correction.queue import Line, Stamp, stamp_of
-from ownhand.dataset.conversion import Page
+from ownhand.dataset.conversion import OpenPage
 from ownhand.ground_truth.regions import Points, Region, scales
 from ownhand.images import ImageLimits, open_image, reduce_image
 
@@ -81,6 +81,6 @@ def _box(corners: Points) -> tuple[float, float, float, float]:
 
 
 @lru_cache(maxsize=2)
-def _page(path: Path, stamp: Stamp | None, limits: ImageLimits) -> Page:
+def _page(path: Path, stamp: Stamp | None, limits: ImageLimits) -> OpenPage:
     """The page, opened once for its lines; `stamp` makes a changed file another one."""
-    return Page(path, limits)
+    return OpenPage(path, limits)

@@ -167,7 +167,7 @@ class Proposals:
     def _open_file(self, fingerprint: str) -> AppendedLines:
         """Take over what this reader has read, and drop what others have."""
         rows = AppendedLines.read(self.file)
-        own = [row for row in rows if row.get("reader") == fingerprint]
+        own = [row for row in rows if isinstance(row, dict) and row.get("reader") == fingerprint]
         if len(own) < len(rows):
             write_text(self.file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in own))
         for row in own:

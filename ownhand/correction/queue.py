@@ -18,6 +18,7 @@ from ownhand.files import write_text
 from ownhand.ground_truth import FORMATS, GroundTruth, read_ground_truth
 from ownhand.ground_truth.alto_xml import FORMAT as ALTO_XML
 from ownhand.ground_truth.annotations import FORMAT as ANNOTATIONS
+from ownhand.ground_truth.annotations import WORKBOOK
 from ownhand.ground_truth.matching import match
 from ownhand.ground_truth.page_xml import FORMAT as PAGE_XML
 from ownhand.ground_truth.records import File, Format
@@ -27,11 +28,12 @@ from ownhand.images import find_files, has_image_suffix
 from ownhand.text import is_blank
 
 WRITABLE = (ANNOTATIONS, TEXT_FILES, PAGE_XML, ALTO_XML)
+WRITTEN = "annotations.csv or .tsv, text files beside the pictures, PAGE XML and ALTO XML"
 PAGES = (PAGE_XML, ALTO_XML)
 SET_ASIDE = "set_aside.csv"  # in data/raw: lines that are no ground truth, and why
 REASONS = ("unreadable", "not a line")
 WAITS = "waits \ue000"  # stands for a missing text while records are matched, which would reject them
-HELD_SECONDS = 600  # a line that one tab shows is offered to no other for so long
+HELD_SECONDS = 600  # for so long a line that one tab shows comes last in the others
 MOST_SPECIAL = 14
 # Letters that a keyboard of their script has; others that the data hold are offered on the page.
 EVERYDAY = frozenset("абвгдежзийклмнопрстуфхцчшщъыьэюяαβγδεζηθικλμνξοπρσςτυφχψω")
@@ -105,10 +107,11 @@ class Lines:
         if len(seen) > 1 or any(form.single and len(own) > 1 for form, own in seen):
             read_ground_truth(self.raw, self.encoding, self.not_truth)  # which says what is wrong
         form, own = seen[0] if seen else (None, [])
-        if form and form not in WRITABLE:
+        if form and (form not in WRITABLE or own[0][1].suffix.casefold() == WORKBOOK):
+            seen_as = own[0][0] if form is ANNOTATIONS else form.name
             raise Refusal(
-                f"{self.raw.as_posix()} holds its transcriptions as {form.name}, which is read but not written here; "
-                f"written are {', '.join(one.name for one in WRITABLE)} (DATA.md)"
+                f"{self.raw.as_posix()} holds its transcriptions as {seen_as}, which is read but not written here; "
+                f"written are {WRITTEN} (DATA.md)"
             )
         own_names = {name for name, _ in own}
         self.form, self.found = form, replace(found, files=[file for file in files if file[0] not in own_names])
@@ -215,7 +218,7 @@ class Lines:
 
 
 class Queue:
-    """Which line comes next. A line that is shown in one tab is not offered to another.
+    """Which line comes next. A line that is shown in one tab is offered to another only when no other is left.
 
     review: the lines that have a transcription, instead of those that wait for one; urgency: of a line, the greatest
     first, -inf where nothing is known, for the order "uncertain"; None for the order of the pages.
@@ -236,16 +239,18 @@ class Queue:
         return line.waits
 
     def next(self, tab: str, after: Line | None = None, count: int = 1) -> list[Line]:
-        """The next lines for a tab, of equally urgent ones those that follow `after` on the pages; [] at the end."""
+        """The next lines for a tab, [] at the end: those that another tab shows last, else the most urgent first.
+
+        Of equally urgent ones those come first that follow `after` on the pages.
+        """
         now = time.monotonic()
-        left_out = {
-            number for number, (other, since) in self.held.items() if other != tab and now - since < HELD_SECONDS
-        }
-        left_out |= self.skipped
+        held = {number for number, (other, since) in self.held.items() if other != tab and now - since < HELD_SECONDS}
         behind = after.place if after else -1
         urgency = self.urgency or (lambda line: 0.0)
-        candidates = (line for line in self.lines.in_order if line.number not in left_out and self.is_open(line))
-        return heapq.nsmallest(count, candidates, lambda line: (-urgency(line), line.place <= behind, line.place))
+        candidates = (line for line in self.lines.in_order if line.number not in self.skipped and self.is_open(line))
+        return heapq.nsmallest(
+            count, candidates, lambda line: (line.number in held, -urgency(line), line.place <= behind, line.place)
+        )
 
     def hold(self, tab: str, line: Line) -> None:
         """Note that a tab shows the line, and no other any more."""

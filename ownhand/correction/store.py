@@ -25,7 +25,7 @@ from ownhand.correction.rewriting import (
     replace_text_file,
 )
 from ownhand.errors import Refusal
-from ownhand.files import write_atomically
+from ownhand.files import write_atomically, writing
 from ownhand.ground_truth.alto_xml import FORMAT as ALTO_XML
 from ownhand.ground_truth.annotations import FORMAT as ANNOTATIONS
 from ownhand.ground_truth.annotations import NAMES as TABLES
@@ -250,7 +250,7 @@ class Store:
             self.next_number, at, line.name, line.text, text, line.why, why, seconds, proposed, review, undoes
         )
         self.journal.parent.mkdir(parents=True, exist_ok=True)
-        with self.journal.open("ab") as file:
+        with writing(self.journal), self.journal.open("ab") as file:
             file.write((json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())

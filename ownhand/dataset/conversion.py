@@ -171,7 +171,7 @@ def _leave_interrupts_to_the_parent() -> None:
 
 def _convert(task: _Task) -> list[_Done]:
     batch: list[_Done] = []
-    page: Page | None = None
+    page: OpenPage | None = None
     path, hashed = Path(), None
     for number, original in task.originals:
         if task.hashed and original.path != path:
@@ -180,7 +180,7 @@ def _convert(task: _Task) -> list[_Done]:
             if original.region is None:
                 image = open_image(original.path, task.limits)
             else:
-                page = page if page and page.path == original.path else Page(original.path, task.limits)
+                page = page if page and page.path == original.path else OpenPage(original.path, task.limits)
                 image = page.cut(original.region)
         except UnreadableImage as error:
             batch.append(_Done(number, error.reason, hashed))
@@ -201,10 +201,10 @@ def open_original(original: Original, limits: ImageLimits) -> Image.Image:
     """The picture as an upright RGB image; UnreadableImage says why there is none."""
     if original.region is None:
         return open_image(original.path, limits)
-    return Page(original.path, limits).cut(original.region)
+    return OpenPage(original.path, limits).cut(original.region)
 
 
-class Page:
+class OpenPage:
     """A page that lines are cut from; it is opened once, and what is wrong with it is wrong with each of its lines."""
 
     def __init__(self, path: Path, limits: ImageLimits) -> None:

@@ -127,19 +127,16 @@ def read_page_files(
     A file that cannot be read is one rejection, and so is a line with a bad number or without a region. A page without
     a line is a record without text.
     """
-    images: dict[str, list[str]] = {}
-    for name, _ in files:
-        if has_image_suffix(name):
-            images.setdefault(_stem(name), []).append(name)
+    images = pictures_by_stem(files)
     records: list[Record] = []
     rejections: list[Rejection] = []
     for source, path in own:
         try:
-            page = read_page(_parse(path))
+            page = read_page(parse_page_file(path))
         except PageFileError as error:
             rejections.append(Rejection(source, source, str(error)))
             continue
-        filename, *elsewhere = _image_names(source, page.image, images)
+        filename, *elsewhere = image_names(source, page.image, images)
         if not page.lines:  # the page itself waits
             records.append(Record(source, filename, "", elsewhere=tuple(elsewhere)))
         for number, line in enumerate(page.lines, 1):
@@ -155,7 +152,8 @@ def read_page_files(
     return Reading(len(records) + len(rejections), records, rejections)
 
 
-def _parse(path: Path) -> Element:
+def parse_page_file(path: Path) -> Element:
+    """The root element of an XML file; PageFileError for broken XML and for entities."""
     try:
         root: Any = parse(path).getroot()
     except ParseError as error:
@@ -167,7 +165,16 @@ def _parse(path: Path) -> Element:
     return root  # type: ignore[no-any-return]
 
 
-def _image_names(source: str, written: str, images: dict[str, list[str]]) -> list[str]:
+def pictures_by_stem(files: Sequence[File]) -> dict[str, list[str]]:
+    """The names of the pictures among the files, by what they share with an XML file that is called like them."""
+    images: dict[str, list[str]] = {}
+    for name, _ in files:
+        if has_image_suffix(name):
+            images.setdefault(_stem(name), []).append(name)
+    return images
+
+
+def image_names(source: str, written: str, images: dict[str, list[str]]) -> list[str]:
     """Where the picture may be: as written from the XML file on, else its name beside the XML or one folder up."""
     if not written:  # then it is called like the XML file
         return images.get(_stem(source), [str(PurePosixPath(source).with_suffix(".jpg"))])

@@ -23,6 +23,7 @@ from ownhand.pages.reading_order import Course, in_reading_order
 WORK_PX = 1600  # the longer side of the copy; a smaller page is taken as it is
 DARKEST, INK_SHARE = 0.97, 0.45  # ink has this share of the contrast of a line's darkest strokes (a quantile)
 BLANK = 0.06  # contrast with the paper below which nothing is written
+GRAIN = 5  # times the usual contrast: paper's grain reaches 3, strokes 8 and more
 
 # Lengths below are in heights of a detector's box unless they are named otherwise.
 JOINED_GAP = 1.2  # between boxes of one line
@@ -35,7 +36,7 @@ STROKE_GAP = 0.3  # between a stroke and what still belongs to it
 EDGE = 0.7  # of a box's height: a column with so much ink is no stroke but the edge of something
 WINDOW = 0.5  # to both sides: how far an outline goes level at the height of a stroke
 MARGIN = 0.1  # of paper around the ink
-SPLIT_GAP = 0.9  # at least, where a line is cut in two
+SPLIT_GAP = 0.7  # at least, where a line is cut in two
 STEEPEST_LINE = 0.15  # dy/dx against its box
 STEEPEST = 2  # pixels that a parting path may rise or fall from one column of pixels to the next
 IMPASSABLE = 1e6
@@ -50,7 +51,12 @@ class FoundLine:
 
 
 class TurnedPage(ValueError):
-    """The lines run from top to bottom: the page lies on its side."""
+    """The lines run from top to bottom: the page lies on its side; the message says what to do."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "its lines run from top to bottom: turn the photograph upright, in any picture viewer, and save it"
+        )
 
 
 @dataclass
@@ -99,13 +105,15 @@ def trace_lines(page: Image.Image, boxes: np.ndarray) -> list[list[FoundLine]]:
     factors = np.array([width / page.width, height / page.height])
     corners = np.asarray(boxes, float) * factors
     if _lies_on_its_side(corners):
-        raise TurnedPage
+        raise TurnedPage()
     ink = measure_ink(copy)
     long = [_is_long(box) for box in corners]
     lines = [_line_of(box, None, ink) for box, is_long in zip(corners, long, strict=True) if is_long]
     slope = _slope(lines)
     lines += [_line_of(box, slope, ink) for box, is_long in zip(corners, long, strict=True) if not is_long]
-    lines = _join([line for line in lines if line.contrast >= BLANK], ink)
+    lines = _join([line for line in lines if line.contrast], ink)
+    if not lines:
+        return []
     lines = _split(lines, ink)
     for line in lines:
         _grow(line, lines, width)
@@ -164,7 +172,7 @@ def _line_of(box: np.ndarray, slope: float | None, ink: np.ndarray) -> _Line:
         drawn = (right[1] - left[1]) / (right[0] - left[0])
         line = _Line(height, start, middle + drawn * x, start, end)
         near = np.arange(-round(height), round(height) + 1)
-        line.contrast = float(np.quantile(_band(ink, line, near), DARKEST))
+        line.contrast = _contrast(_band(ink, line, near))
         parts = np.arange(0, end - start, max(1, round(height / 4)))  # columns are taken together: this is tried often
         band = np.add.reduceat(_is_ink(_band(ink, line, near), line).astype(float), parts, axis=1)
         weights = np.exp(-((near / (0.15 * height)) ** 2))
@@ -196,7 +204,7 @@ def _follow(line: _Line, ink: np.ndarray) -> None:
     most = 0 if columns < SHORT * height else 1 if columns < 8 * height else 2 if columns < 20 * height else 3
     position = np.linspace(-1, 1, columns)  # for polynomials
     near = np.arange(-round(height), round(height) + 1)
-    line.contrast = float(np.quantile(_band(ink, line, near[np.abs(near) <= 0.4 * height]), DARKEST))
+    line.contrast = _contrast(_band(ink, line, near[np.abs(near) <= 0.4 * height]))
     # Where most ink lies close together, along the line; without jumps, so that a neighbour's letters mislead no end.
     parts = np.arange(0, columns, max(1, round(height / 4)))
     density = np.add.reduceat(_is_ink(_band(ink, line, near), line).astype(float), parts, axis=1)
@@ -229,6 +237,12 @@ def _band(ink: np.ndarray, line: _Line, offsets: np.ndarray) -> np.ndarray:
     rows = np.rint(line.course).astype(np.intp) + offsets[:, None]
     inside = (rows >= 0) & (rows < len(ink))
     return np.where(inside, ink[np.clip(rows, 0, len(ink) - 1), np.arange(line.start, line.end)], 0)
+
+
+def _contrast(band: np.ndarray) -> float:
+    """The contrast of the darkest strokes; 0 where they stand out no more than grain does."""
+    usual, darkest = np.quantile(band, (0.5, DARKEST))
+    return float(darkest) if darkest > max(BLANK, GRAIN * usual) else 0.0
 
 
 def _is_ink(band: np.ndarray, line: _Line) -> np.ndarray:
@@ -283,7 +297,7 @@ def _split(lines: Sequence[_Line], ink: np.ndarray) -> list[_Line]:
             if right - left < SPLIT_GAP * line.height:
                 continue
             others = [other for other in lines if other is not line]
-            begin = sum(left < other.start < right + 0.7 * line.height and other.end > right for other in others)
+            begin = sum(abs(other.start - right) < 0.7 * line.height for other in others)
             across = sum(other.start <= left and other.end >= right for other in others)
             if begin >= 3 and begin > across:
                 cuts.append((int(left), int(right)))

@@ -57,7 +57,7 @@ def strokes(ink: np.ndarray, reach: int) -> np.ndarray:
         padded = np.pad(kept, 1)
         rows = padded[:-2] | padded[1:-1] | padded[2:]
         kept = (rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]) & ink
-    return kept if kept.sum() >= 0.5 * ink.sum() else ink  # a pen that is so thin
+    return np.asarray(kept) if kept.sum() >= 0.5 * ink.sum() else ink  # a pen that is so thin
 
 
 def blurred(values: np.ndarray, width: float, axis: int) -> np.ndarray:
@@ -83,5 +83,4 @@ def extent(ink: np.ndarray, least: int, gap: int) -> np.ndarray:
     counted = np.cumsum(padded, axis=0)
     ended = counted[gap:] == counted[:-gap]  # no ink in the `gap` rows from here on
     stop = np.argmax(ended, axis=0)  # there is always one: the padding
-    last: np.ndarray = np.minimum(least + np.maximum(stop - 1, 0), rows - 1).astype(float)
-    return last
+    return np.asarray(np.minimum(least + np.maximum(stop - 1, 0), rows - 1), float)

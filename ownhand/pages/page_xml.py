@@ -68,7 +68,7 @@ def page_xml(page: Page) -> Element:
     for name, text in (("Creator", "ownhand"), ("Created", now), ("LastChange", now)):
         SubElement(metadata, _name(name)).text = text
     width, height = page.size
-    attributes = {"imageFilename": page.image, "imageWidth": str(width), "imageHeight": str(height)}
+    attributes = {"imageFilename": writable(page.image), "imageWidth": str(width), "imageHeight": str(height)}
     element = SubElement(root, _name("Page"), attributes)
     blocks = [block for block in page.blocks if block.lines]
     if blocks:

@@ -5,10 +5,10 @@
 
 The usual way: Hugging Face's Trainer and PEFT, a collator that opens the pictures, the vision tower in every step, the
 logits of all positions, random order. Ours: every picture once through the vision tower, then the Trainer of
-`stages.train`. Each way runs in a process of its own for two epochs, of which the second is timed. Where a card is seen
+`stages.train`. Each way runs in a process of its own for two epochs, of which the second is timed. Where a GPU is seen
 it is used.
 
-Prints samples and tokens per second, peak memory (of the card; without one of the process beyond the imported
+Prints samples and tokens per second, peak memory (of the GPU; without one of the process beyond the imported
 libraries), the share of the measured limit of matrix products, the share of the time that is spent waiting for the next
 batch, and the ratios; `--json` writes the same. Absolute figures belong to the machine and its load.
 """
@@ -40,7 +40,7 @@ from ownhand.model.base import BaseModel
 from ownhand.model.sequence import build_training_ids
 from ownhand.params import Params, read_params
 from ownhand.runtime import DTYPES, hash_file, set_up
-from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.samples import PROCESSED, Sample, read_metadata, write_metadata
 from ownhand.training.run import create_trainer, prepare_datasets, set_up_lora
 from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 from ownhand.vision.pictures import PictureCollator, Pictures
@@ -102,10 +102,10 @@ def prepare_workspace(folder: Path, arguments: argparse.Namespace) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     texts = [row.partition("\t")[2].strip() for row in TEXTS.read_text(encoding="utf-8").splitlines()[1:]]
     rng = np.random.default_rng(1)
-    (folder / METADATA).parent.mkdir(parents=True)
+    (folder / PROCESSED).mkdir(parents=True)
     samples = []
     for i in range(arguments.lines + 1):
-        path = METADATA.parent / f"{i + 1:05d}.png"
+        path = PROCESSED / f"{i + 1:05d}.png"
         image = draw_line(texts[i % len(texts)], FONT, random_hand(rng, 0.5), rng, arguments.height)
         image.save(folder / path)
         split = "train" if i < arguments.lines else "val"
@@ -113,7 +113,7 @@ def prepare_workspace(folder: Path, arguments: argparse.Namespace) -> None:
             Sample(f"{i + 1:05d}", path.as_posix(), texts[i % len(texts)], path.name, "p", "", *image.size, split,
                    hash_file(folder / path))
         )  # fmt: skip
-    write_json(folder / METADATA, [vars(sample) for sample in samples])
+    write_metadata(samples, folder / PROCESSED)
 
 
 def run_way(way: str, folder: Path) -> dict[str, Any]:
@@ -278,13 +278,13 @@ def measure(trainer: Trainer, samples: int, tokens: int, params: Params, before_
 
 
 def wait() -> None:
-    """Until the card has done what it was given."""
+    """Until the GPU has done what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def peak_mb() -> float:
-    """The most memory so far: of the card's tensors; without a card of this process (on macOS only what it has now)."""
+    """The most memory so far: of the GPU's tensors; without a GPU of this process (on macOS only what it has now)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     if sys.platform == "linux":  # getrusage would also tell what the process was before it became this program

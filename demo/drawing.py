@@ -1,7 +1,7 @@
 """Synthetic text lines: a text, a font and a hand (a writer's habits) become a picture.
 
-Used by `demo.hand` (the demo hand), by `demo.pretrain` (the demo base model) and by tests. Nothing here
-knows about models. All randomness comes from the `numpy.random.Generator` that the caller passes.
+Used by `demo.hand` (the demo hand), by `demo.pretrain` (the demo base model) and by tests. Nothing here knows about
+models. All randomness comes from the `numpy.random.Generator` that the caller passes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ class Hand:
     size_jitter: relative change of letter height along the line; stretch_jitter: the same for width;
     tilt: rise of the whole line per unit of width; thick: a broad pen;
     ink, paper: RGB 0-255; shade: depth of uneven light, 0-1; grain: standard deviation of paper noise, 0-255;
-    ruling: "none", "lines" or "grid"; blur_px: Gaussian radius in final pixels; jpeg_quality: None leaves it out.
+    ruling: "none", "lines" or "grid"; blur_px: Gaussian radius in final pixels; jpeg_quality: None leaves it out;
+    stretch: width of the letters against the font's own; stroke: how much thicker (above 0) or thinner the pen is,
+    pressure: how much that changes along the line, both in standard deviations of the blurred stroke;
+    elastic: how far points of one letter move against each other; strays: strokes of the lines above and below.
     """
 
     slant: float = 0.0
@@ -41,6 +44,11 @@ class Hand:
     ruling: str = "none"
     blur_px: float = 0.4
     jpeg_quality: int | None = None
+    stretch: float = 1.0
+    stroke: float = 0.0
+    pressure: float = 0.0
+    elastic: float = 0.0
+    strays: bool = False
 
 
 def random_hand(rng: np.random.Generator, strength: float = 1.0) -> Hand:
@@ -61,6 +69,11 @@ def random_hand(rng: np.random.Generator, strength: float = 1.0) -> Hand:
         ruling=str(rng.choice(["none", "none", "none", "lines", "grid"])),
         blur_px=float(rng.uniform(0, 1.1) * strength),
         jpeg_quality=int(rng.integers(30, 95)) if rng.random() < 0.4 else None,
+        stretch=float(np.exp(rng.normal(0, 0.2) * strength)),
+        stroke=float(rng.normal(0, 0.4) * strength),
+        pressure=float(abs(rng.normal(0, 0.35)) * strength),
+        elastic=float(abs(rng.normal(0, 0.025)) * strength),
+        strays=bool(rng.random() < 0.25 * strength),
     )
 
 
@@ -86,8 +99,12 @@ def draw_line(text: str, font: Path, hand: Hand, rng: np.random.Generator, heigh
 
     Raises ValueError for a text that leaves no ink.
     """
-    ink = warp_ink(ink_mask(text, font), hand, rng)
+    ink = warp_ink(ink_mask(text, font, hand.stretch), hand, rng)
+    if hand.stroke or hand.pressure:
+        ink = _press(ink, hand, rng)
     ink = _crop_with_margins(ink, rng)
+    if hand.strays:
+        ink = _add_strays(ink, font, rng)
     width_px = max(8, round(ink.width * height_px / ink.height))
     alpha = np.asarray(ink.resize((width_px, height_px), Image.Resampling.BOX), np.float32) / 255
     alpha = alpha * (1 - 0.25 * smooth_noise(rng, width_px, 6)[None, :])
@@ -105,7 +122,7 @@ def draw_line(text: str, font: Path, hand: Hand, rng: np.random.Generator, heigh
     return image
 
 
-def ink_mask(text: str, path: Path) -> Image.Image:
+def ink_mask(text: str, path: Path, stretch: float = 1.0) -> Image.Image:
     """The text in white on black with room around it for the warp."""
     font = load_font(path)
     left, top, right, bottom = font.getbbox(text)
@@ -114,7 +131,30 @@ def ink_mask(text: str, path: Path) -> Image.Image:
     room = FONT_SIZE_PX // 2
     glyphs = Image.new("L", (int(right - left) + 2 * room, int(bottom - top) + 2 * room))
     ImageDraw.Draw(glyphs).text((room - left, room - top), text, fill=255, font=font)
+    if stretch != 1.0:
+        glyphs = glyphs.resize((round(glyphs.width * stretch), glyphs.height), Image.Resampling.BILINEAR)
     return glyphs
+
+
+def _press(mask: Image.Image, hand: Hand, rng: np.random.Generator) -> Image.Image:
+    """A pen of another width, pressed harder here and there: the blurred stroke, cut at another level."""
+    soft = np.asarray(mask.filter(ImageFilter.GaussianBlur(1.6)), np.float32) / 255
+    level = 0.45 - 0.16 * (hand.stroke + hand.pressure * smooth_noise(rng, mask.width, max(2, mask.width // 20)))
+    ink = np.clip((soft - np.clip(level, 0.18, 0.62)[None, :]) * 5 + 0.5, 0, 1)
+    return Image.fromarray((ink * 255).astype(np.uint8))
+
+
+def _add_strays(mask: Image.Image, path: Path, rng: np.random.Generator) -> Image.Image:
+    """What a crop takes along of the neighbouring lines: the feet of letters above, the heads of letters below."""
+    mask, font = mask.copy(), load_font(path)
+    for top in (True, False):
+        letters = "".join(rng.choice(list("руцщдзfgjpy" if top else "бвйёTldbhk"), 6))
+        letters = (" " * int(rng.integers(1, 6))).join(letters)
+        seen = int(rng.integers(2, 10))
+        box = font.getbbox(letters)
+        y = seen - box[3] if top else mask.height - seen - box[1]
+        ImageDraw.Draw(mask).text((int(rng.integers(-60, max(1, mask.width))), y), letters, fill=255, font=font)
+    return mask
 
 
 def warp_ink(mask: Image.Image, hand: Hand, rng: np.random.Generator) -> Image.Image:
@@ -133,6 +173,9 @@ def warp_ink(mask: Image.Image, hand: Hand, rng: np.random.Generator) -> Image.I
     shift = hand.stretch_jitter * size * smooth_noise(rng, width, max(2, letters // 4))
     from_y = y / scale + lift + height / 2
     from_x = x + shift + hand.slant * y
+    if hand.elastic:
+        from_y = from_y + hand.elastic * size * _elastic_noise(rng, height, width)
+        from_x = from_x + hand.elastic * size * _elastic_noise(rng, height, width)
     rows = np.clip(np.rint(from_y), 0, height - 1).astype(np.intp)
     columns = np.clip(np.rint(from_x), 0, width - 1).astype(np.intp)
     return Image.fromarray(source[rows, columns])
@@ -156,6 +199,14 @@ def smooth_noise(rng: np.random.Generator, length: int, knots: int) -> np.ndarra
     blend = (1 - np.cos(np.pi * fraction)) / 2
     low = np.minimum(position.astype(int), knots)
     return np.asarray((1 - blend) * values[low] + blend * values[low + 1], np.float32)
+
+
+def _elastic_noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Noise of standard deviation about 1 that changes within a letter, shape (height, width)."""
+    knots = rng.standard_normal((max(2, height * 4 // FONT_SIZE_PX), max(2, width * 4 // FONT_SIZE_PX))).astype(
+        np.float32
+    )
+    return np.asarray(Image.fromarray(knots).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _paper(hand: Hand, rng: np.random.Generator, height: int, width: int) -> np.ndarray:

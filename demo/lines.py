@@ -1,9 +1,10 @@
-"""What the demo base model is trained on: an endless supply of drawn lines that grow harder as it learns."""
+"""What the demo base model is trained on: an endless supply of drawn lines that grow longer as it learns."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,62 +23,130 @@ from ownhand.model.sequence import SpecialTokens, build_training_ids, pad_batch
 from ownhand.model.views import ViewSizes, make_views
 
 LATIN = "abcdefghijklmnopqrstuvwxyz"
-MAX_LENGTH = 28
-MAX_TILES = 8
-LONGER_BELOW = 1.1  # nats per token; isolated letters such as c and C cannot be told apart, so it never comes near 0
+MAX_LENGTH = 64  # characters
+MAX_TILES = 16
+# Share of the lines in each language; words are wordfreq's, the most frequent ones first.
+LANGUAGES = {"ru": 0.62, "fr": 0.13, "en": 0.07, "de": 0.07, "uk": 0.03, "es": 0.03, "it": 0.02, "pl": 0.02, "cs": 0.01}
+WORDS = 40_000
+LONGER_BELOW = 1.15  # nats per token; letters such as c and C cannot be told apart, so it never comes near 0
+
+
+@cache
+def frequent_words(language: str) -> list[str]:
+    """The most frequent words of a language, without those that are no words for a line."""
+    from wordfreq import top_n_list
+
+    return [word for word in top_n_list(language, WORDS, wordlist="best") if len(word) < 16]
 
 
 class TextSource:
-    """Texts to draw: random strings, real words in random order, and words with wrong letters.
+    """Texts to draw: words in random order, pieces of real lines, random strings, and words with wrong letters.
 
     Wrong letters and random strings keep the decoder from guessing words instead of reading them.
     """
 
     def __init__(self, lines: list[str]) -> None:
-        self.words = sorted({word for line in lines for word in line.split()})
-        self.letters = list(CYRILLIC)
-        common, rare = "0123456789.,-!?:", "\"()«»„“–—…№°%;/+='’*&@#"
+        self.lines = lines
+        common, rare = "0123456789.,-!?:", "\"()«»„“”–—…№°%;/+='’*&@#"
+        accented = "éèàçêùâîôûëïüöäœæñóáíúł"
+        marks = [(common, 1.5), (rare, 0.3)]
         # Latin and Cyrillic are never mixed within a string: many of their letters look the same.
         self.alphabets = [
-            (list(alphabet + alphabet.upper() + common + rare), weights)
-            for alphabet in (CYRILLIC, LATIN)
-            for weights in [[4.0] * len(alphabet) + [1.5] * (len(alphabet) + len(common)) + [0.3] * len(rare)]
+            [(CYRILLIC, 4.0), (CYRILLIC.upper(), 1.5), *marks],
+            [(LATIN, 4.0), (LATIN.upper(), 1.5), (accented, 1.0), (accented.upper(), 0.5), *marks],
         ]
 
-    def draw(self, rng: random.Random, longest: int, word_share: float) -> str:
+    def draw(self, rng: random.Random, longest: int) -> str:
         """One text of 1 to `longest` characters without spaces at its ends."""
         length = rng.randint(1, longest) if rng.random() < 0.5 else rng.randint(max(1, longest // 2), longest)
-        if rng.random() < word_share:
+        kind = rng.random()
+        if kind < 0.62:
             return self._words(rng, length)
-        characters, weights = self.alphabets[rng.random() < 0.07]
+        if kind < 0.78:
+            return self._piece(rng, length)
+        groups = self.alphabets[rng.random() < 0.2]
+        characters = "".join(group for group, _ in groups)
+        weights = [weight for group, weight in groups for _ in group]
         letters = rng.choices(characters, weights, k=length)
         for i in range(1, length - 1):
-            if rng.random() < 0.08:
+            if rng.random() < 0.1:
                 letters[i] = " "
         return " ".join("".join(letters).split())
 
+    def _piece(self, rng: random.Random, length: int) -> str:
+        words = f"{rng.choice(self.lines)} {rng.choice(self.lines)}".split()
+        words = words[rng.randrange(max(1, len(words) // 2)) :]
+        text = words[0][:length]
+        for word in words[1:]:
+            if len(text) + 1 + len(word) > length:
+                break
+            text += " " + word
+        return text
+
     def _words(self, rng: random.Random, length: int) -> str:
+        language = rng.choices(list(LANGUAGES), list(LANGUAGES.values()))[0]
+        words = frequent_words(language)
+        letters = CYRILLIC if language in ("ru", "uk") else LATIN
+        wrong = 0.15 if rng.random() < 0.35 else 0.0
+        capitals = rng.random() < 0.03
         text = ""
-        wrong = 0.15 if rng.random() < 0.5 else 0.0
         while True:
-            word = rng.choice(self.words)
+            word = words[int(len(words) * rng.random() ** 2)]
             if wrong:
-                word = "".join(rng.choice(self.letters) if rng.random() < wrong else c for c in word)
-            if rng.random() < 0.15:
-                word = word.capitalize()
-            if rng.random() < 0.05:
-                word = str(rng.randint(0, 2030))
+                word = "".join(rng.choice(letters) if rng.random() < wrong else c for c in word)
+            if rng.random() < (0.15 if text else 0.4):
+                word = word[:1].upper() + word[1:]
+            if rng.random() < 0.06:
+                word = _number(rng)
+            if capitals:
+                word = word.upper()
+            if rng.random() < 0.16:
+                word = _punctuate(rng, word, language)
             longer = f"{text} {word}" if text else word
             if len(longer) > length:
-                return text or word[:length]
+                return text or word[:length].strip() or "я"
             text = longer
 
 
-class DrawnLines(IterableDataset):  # type: ignore[type-arg]
-    """Endless batches of drawn lines; `difficulty` is a shared tensor (longest text, share of words, strength)."""
+def _number(rng: random.Random) -> str:
+    form = rng.randrange(6)
+    if form == 0:
+        return f"{rng.randint(1, 31)}.{rng.randint(1, 12):02}.{rng.randint(1890, 2030)}"
+    if form == 1:
+        return f"{rng.randint(0, 23)}:{rng.randint(0, 59):02}"
+    if form == 2:
+        return f"{rng.randint(0, 99)},{rng.randint(0, 9)}"
+    if form == 3:
+        return rng.choice(["№ ", "", "", "§ "]) + str(rng.randint(1, 200))
+    return str(rng.randint(0, 10 ** rng.randint(1, 4)))
 
-    def __init__(self, texts: TextSource, fonts: list[Path], batch_size: int, seed: int, difficulty: torch.Tensor):
-        self.texts, self.fonts, self.batch_size, self.seed, self.difficulty = texts, fonts, batch_size, seed, difficulty
+
+def _punctuate(rng: random.Random, word: str, language: str) -> str:
+    mark = rng.random()
+    if mark < 0.75:
+        return word + rng.choice(",,,,...!?:;…")
+    if mark < 0.85:
+        return word + rng.choice([" —", " —", " –", " -"])
+    left, right = rng.choice([("«", "»"), ("«", "»"), ("(", ")"), ('"', '"'), ("„", "“")])
+    if language == "fr" and rng.random() < 0.5:
+        return rng.choice(["l'", "d'", "qu'", "j'", "n'"]) + word
+    return f"{left}{word}{right}"
+
+
+class DrawnLines(IterableDataset):  # type: ignore[type-arg]
+    """Endless batches of drawn lines; `longest` is a shared tensor: the longest text, in characters."""
+
+    def __init__(
+        self,
+        texts: TextSource,
+        printed: list[Path],
+        handwritten: list[Path],
+        batch_size: int,
+        seed: int,
+        longest: torch.Tensor,
+    ):
+        self.texts, self.printed, self.handwritten = texts, printed, handwritten
+        self.batch_size, self.seed, self.longest = batch_size, seed, longest
         self.tokenizer = build_tokenizer()
         self.special = special_tokens(self.tokenizer, FAMILIES[OFFICIAL_MODEL_TYPE].prompt)
         self.sizes = ViewSizes(**VIEW_SIZES)
@@ -91,18 +160,21 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
             yield self._batch(rng, noise)
 
     def _batch(self, rng: random.Random, noise: np.random.Generator) -> dict[str, Any]:
-        longest, word_share, strength = int(self.difficulty[0]), float(self.difficulty[1]), float(self.difficulty[2])
         samples: list[tuple[str, Any]] = []
         while len(samples) < self.batch_size:
-            text, font = self.texts.draw(rng, longest, word_share), rng.choice(self.fonts)
-            if any(lacks(font, character) for character in text):
+            text = self.texts.draw(rng, int(self.longest[0]))
+            for _ in range(8):  # few fonts have every accent
+                font = rng.choice(self.handwritten if rng.random() < 0.6 else self.printed)
+                if not any(lacks(font, character) for character in text):
+                    break
+            else:
                 continue
-            image = draw_line(text, font, random_hand(noise, strength * rng.random()), noise, rng.randint(40, 72))
-            if image.width < 2 * image.height and (longest < 8 or rng.random() < 0.9):
+            image = draw_line(text, font, random_hand(noise, rng.random()), noise, rng.randint(44, 128))
+            if image.width < 2 * image.height and rng.random() < 0.9:
                 # A row of tiles, as every line of text is; a lone letter would be stretched over two tiles upright.
                 width = round(image.height * rng.uniform(2.0, 3.0))
                 image = ImageOps.expand(image, (0, 0, width - image.width, 0), paper_colour(image))
-            samples.append((text, make_views(image, "gundam", self.sizes, MAX_TILES)))
+            samples.append((text, make_views(image, "gundam", self.sizes, rng.choice((8, 12, 16)))))
         return make_batch(samples, self.tokenizer, self.special)
 
 
@@ -119,20 +191,25 @@ def make_batch(samples: list[tuple[str, Any]], tokenizer: Tokenizer, special: Sp
 
 
 class Curriculum:
-    """How hard the texts are: longer by one character whenever the smoothed loss per token is low enough."""
+    """How long the texts are: longer by two characters whenever the smoothed loss per token is low enough."""
 
-    def __init__(self, difficulty: torch.Tensor) -> None:
-        self.difficulty = difficulty
-        self.longest, self.loss, self.since = 3, 9.0, 0
+    def __init__(self, longest: int, loss: float) -> None:
+        self.shared = torch.tensor([longest])
+        self.shared.share_memory_()  # type: ignore[no-untyped-call] # the drawing process reads it
+        self.loss, self.since = loss, 0
+
+    @property
+    def longest(self) -> int:
+        """Characters of the longest text."""
+        return int(self.shared[0])
 
     def update(self, loss: float) -> None:
-        self.loss = 0.97 * self.loss + 0.03 * loss
+        """Take the loss of one more batch into account."""
+        self.loss = 0.98 * self.loss + 0.02 * loss
         self.since += 1
-        if self.loss < LONGER_BELOW and self.since >= 40 and self.longest < MAX_LENGTH:
-            self.longest, self.since = self.longest + 1, 0
-        self.difficulty[0] = self.longest
-        self.difficulty[1] = min(0.6, max(0.0, 0.06 * (self.longest - 4)))
-        self.difficulty[2] = min(1.0, 0.25 + 0.05 * (self.longest - 3))
+        if self.loss < LONGER_BELOW and self.since >= 60 and self.longest < MAX_LENGTH:
+            self.shared[0] = min(MAX_LENGTH, self.longest + 2)
+            self.since = 0
 
 
 def draw_samples(texts: list[str], fonts: list[Path], seed: int, strength: float) -> list[tuple[str, Any]]:

@@ -1,16 +1,17 @@
-"""Make the demo base model: a small model of DeepSeek-OCR's own architecture, trained from nothing on drawn text.
+"""Make the demo base model: a small model of DeepSeek-OCR's own architecture, trained on drawn lines.
 
-Reads   demo/fonts/{printed,handwritten,held_out}, demo/texts/pretraining.txt and the `pretrain` group of params.yaml.
+Reads   demo/fonts/{printed,handwritten,held_out}, demo/texts/pretraining.txt, and word lists of the package wordfreq.
 Writes  models/base/: safetensors in the official layout and names, config.json, tokenizer.json,
         processor_config.json and README.md with what was measured.
 Refuses an empty font folder.
-Alone   python -m demo.pretrain [--seconds N] [--steps N]
+Alone   python -m demo.pretrain [--seconds N] [--grow FOLDER]     goes on from .checkpoints/pretrain
+        python -m demo.pretrain --cooldown 2000                   the last steps, with a falling rate, then writes
 
-It takes hours, so it is a frozen stage of dvc.yaml: `dvc repro` never starts it, `dvc repro --force pretrain` after
-`dvc unfreeze pretrain` does. Interrupted, it goes on from its last checkpoint in .checkpoints/pretrain.
+It takes hours of two CPU cores; `pip install wordfreq` first. Interrupted, it goes on from its last checkpoint. The
+weights that it writes and measures are a running mean of the trained ones.
 
-Two things decide whether it learns at all: weights initialised near 1/sqrt(width) everywhere, and random strings of up
-to three characters first. With words from the start it learns the language and never looks at the picture.
+Two things decide whether it learns at all from nothing: weights initialised near 1/sqrt(width) everywhere, and random
+strings of up to three characters first. With words from the start it learns the language and never looks.
 """
 
 from __future__ import annotations
@@ -23,28 +24,27 @@ from typing import Any
 
 import jiwer
 import torch
-import yaml
 from tokenizers import Tokenizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from transformers import UnlimitedOcrForConditionalGeneration
 
 from demo.lines import MAX_LENGTH, Curriculum, DrawnLines, TextSource, draw_samples, make_batch
-from demo.shape import build_tokenizer, official_config, write_base_model
+from demo.shape import build_tokenizer, grow, official_config, write_base_model
 from ownhand.files import write_atomically
 from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
-from ownhand.model.loading import special_tokens
+from ownhand.model.loading import load_base_model, special_tokens
 from ownhand.model.official import build_config
 from ownhand.model.sequence import build_prompt_ids, pad_batch
 
-
-def learning_rate(step: int, steps: int, peak: float, warmup: int = 200, decay_share: float = 0.25) -> float:
-    """Warm-up, constant, then linear to zero over the last `decay_share` of the steps."""
-    decay_from = steps * (1 - decay_share)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    if step < decay_from:
-        return peak
-    return peak * max(0.0, (steps - step) / (steps - decay_from))
+BATCH_SIZE = 32
+LEARNING_RATE = 1.0e-3
+WARMUP_STEPS = 200
+MEAN_DECAY = 0.998  # of the running mean of the weights, per step
+BFLOAT16 = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # there it is ten times slower
+SEED = 3
+CHECKPOINT_STEPS = 250
+MEASURE_STEPS = 1000
 
 
 @torch.no_grad()
@@ -77,104 +77,104 @@ def measure(model: Any, tokenizer: Tokenizer, texts: list[str], fonts: Path) -> 
     """CER on clean and on distorted lines in fonts that training never sees, and on training's handwritten fonts."""
     held_out = sorted((fonts / "held_out").glob("*.woff2"))
     handwritten = sorted((fonts / "handwritten").glob("*.woff2"))
+    long_texts = [f"{first} {second}" for first, second in zip(texts[::2], texts[1::2], strict=True)]
     sets = {
         "printed_unseen_fonts": draw_samples(texts, held_out, 1, 0.2),
         "printed_unseen_fonts_distorted": draw_samples(texts, held_out, 2, 1.0),
         "handwritten_seen_fonts": draw_samples(texts, handwritten, 3, 0.5),
+        "handwritten_seen_fonts_long_lines": draw_samples(long_texts, handwritten, 4, 0.5),
     }
     model.eval()
-    use_cache, model.config.text_config.use_cache = model.config.text_config.use_cache, True
+    model.config.text_config.use_cache = True
     scores = {}
     for name, samples in sets.items():
         readings = read_lines(model, samples, tokenizer)
         scores[name] = round(float(jiwer.cer([text for text, _ in samples], readings)), 4)
-    model.config.text_config.use_cache = use_cache
-    model.train()
+    model.config.text_config.use_cache = False
     return scores
 
 
-def train(model: Any, settings: dict[str, Any], data: Path, checkpoint: Path, seconds: float) -> bool:
-    """Train until `settings["steps"]`; False when `seconds` ran out before. Goes on from `checkpoint` if it exists."""
+def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: int, longest: int) -> tuple[Any, int]:
+    """Train until `seconds` are over, or for `cooldown` steps with a falling rate; returns (mean model, steps).
+
+    longest: characters of the longest text at first. Goes on from `checkpoint` where it exists.
+    """
     tokenizer = build_tokenizer()
     lines = (data / "texts" / "pretraining.txt").read_text(encoding="utf-8").splitlines()
     corpus, held_out = lines[:-64], lines[-64:]
-    fonts = sorted((data / "fonts" / "printed").glob("*.woff2"))
-    handwritten = sorted((data / "fonts" / "handwritten").glob("*.woff2"))
-    if not fonts or not handwritten:
+    printed, handwritten = (sorted((data / "fonts" / name).glob("*.woff2")) for name in ("printed", "handwritten"))
+    if not printed or not handwritten:
         raise SystemExit(f"{data / 'fonts'}: no fonts in printed/ or handwritten/")
-    fonts += handwritten * round(len(fonts) / len(handwritten))  # half of the lines are handwritten
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     other = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": other, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings["learning_rate"], betas=(0.9, 0.98))
-    difficulty = torch.zeros(3)
-    difficulty.share_memory_()  # type: ignore[no-untyped-call] # the drawing process reads it
-    curriculum = Curriculum(difficulty)
-    step = 0
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98))
+    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(MEAN_DECAY))  # type: ignore[no-untyped-call]
+    step, curriculum = 0, Curriculum(longest, 9.0)
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
+        mean.load_state_dict(state["mean"])
         optimizer.load_state_dict(state["optimizer"])
-        step, curriculum.longest, curriculum.loss = state["step"], state["longest"], state["loss"]
+        step, curriculum = state["step"], Curriculum(state["longest"], state["loss"])
         print(f"pretrain: goes on from step {step}, texts of up to {curriculum.longest} characters", flush=True)
-    curriculum.update(curriculum.loss)
-    dataset = DrawnLines(TextSource(corpus), fonts, settings["batch_size"], settings["seed"] + step, difficulty)
+    dataset = DrawnLines(TextSource(corpus), printed, handwritten, BATCH_SIZE, SEED + step, curriculum.shared)
     batches = iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=3))
-    started = time.monotonic()
-    losses: list[float] = []
+    started, first, losses = time.monotonic(), step, []
     model.train()
-    while step < settings["steps"]:
-        rate = learning_rate(step, settings["steps"], settings["learning_rate"])
+    while True:
+        rate = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS)
+        if cooldown:
+            rate *= 1 - (step - first) / cooldown
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = next(batches)
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings["bf16"]):
+        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
             loss = model(**batch).loss
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise SystemExit(f"pretrain: the loss is {value} at step {step}; lower pretrain.learning_rate")
+            raise SystemExit(f"pretrain: the loss is {value} at step {step}; lower LEARNING_RATE")
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        mean.update_parameters(model)
         curriculum.update(value)
         losses.append(value)
         step += 1
         elapsed = time.monotonic() - started
         if step % 50 == 0:
-            speed = len(losses) * settings["batch_size"] / elapsed
             print(
-                f"step {step}/{settings['steps']}  loss {sum(losses[-50:]) / 50:.3f}  length {curriculum.longest}"
-                f"  lr {rate:.1e}  {speed:.0f} lines/s  {elapsed:.0f} s",
+                f"step {step}  loss {sum(losses[-50:]) / len(losses[-50:]):.3f}  length {curriculum.longest}"
+                f"  lr {rate:.1e}  {len(losses) * BATCH_SIZE / elapsed:.0f} lines/s  {elapsed:.0f} s",
                 flush=True,
             )
-        out_of_time = elapsed > seconds
-        if step % 500 == 0 or step == settings["steps"] or out_of_time:
+        ended = elapsed > seconds or (cooldown and step - first == cooldown)
+        if step % CHECKPOINT_STEPS == 0 or ended:
             state = {
                 "model": model.state_dict(),
+                "mean": mean.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "step": step,
                 "longest": curriculum.longest,
                 "loss": curriculum.loss,
             }
-            with write_atomically(checkpoint) as temporary:
+            with write_atomically(checkpoint if not cooldown else checkpoint.with_name("cooled.pt")) as temporary:
                 torch.save(state, temporary)
-        if step % 1000 == 0:
-            print(f"step {step}  CER {measure(model, tokenizer, held_out, data / 'fonts')}", flush=True)
-        if out_of_time:
-            return False
-    return True
+        if step % MEASURE_STEPS == 0 or ended:
+            print(f"step {step}  CER {measure(mean.module, tokenizer, held_out, data / 'fonts')}", flush=True)
+        if ended:
+            return mean.module, step
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after this time, with a checkpoint")
-    parser.add_argument("--steps", type=int, help="instead of pretrain.steps of params.yaml")
+    parser.add_argument("--cooldown", type=int, default=0, help="this many last steps, with a rate that falls to zero")
+    parser.add_argument("--grow", type=Path, help="begin with the weights of a smaller demo base model in this folder")
+    parser.add_argument("--out", type=Path, default=Path("models/base"))
     arguments = parser.parse_args()
-    settings = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["pretrain"]
-    if arguments.steps:
-        settings["steps"] = arguments.steps
-    torch.manual_seed(settings["seed"])
+    torch.manual_seed(SEED)
     torch.set_flush_denormal(True)
     tokenizer = build_tokenizer()
     special = special_tokens(tokenizer, FAMILIES[OFFICIAL_MODEL_TYPE].prompt)
@@ -182,15 +182,16 @@ def main() -> None:
     model: Any = UnlimitedOcrForConditionalGeneration(config)
     model.set_attn_implementation("eager")  # on two cores faster than sdpa for these short sequences
     model.config.text_config.use_cache = False
+    if arguments.grow:
+        grow(model, load_base_model(str(arguments.grow), dtype=torch.float32).state_dict())
     checkpoint = Path(".checkpoints/pretrain/state.pt")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     data = Path("demo")
-    if not train(model, settings, data, checkpoint, arguments.seconds):
-        raise SystemExit("pretrain: out of time before the last step; run it again to go on")
+    mean, steps = train(model, data, checkpoint, arguments.seconds, arguments.cooldown, 30 if arguments.grow else 3)
     lines = (data / "texts" / "pretraining.txt").read_text(encoding="utf-8").splitlines()
-    measured = measure(model, tokenizer, lines[-64:], data / "fonts")
-    write_base_model(model, Path("models/base"), measured, settings)
-    print(f"pretrain: {settings['steps']} steps; CER {measured}; wrote models/base")
+    measured = measure(mean, tokenizer, lines[-64:], data / "fonts")
+    write_base_model(mean, arguments.out, measured, {"steps": steps, "batch_size": BATCH_SIZE})
+    print(f"pretrain: {steps} steps; CER {measured}; wrote {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -15,15 +15,19 @@ from ownhand.model.sequence import SpecialTokens
 
 CYRILLIC = "абвгдеёжзийклмнопрстуфхцчшщъыьэюя"
 EXTRA = "«»„“”‘’–—…№°§"
+ACCENTED = "àâäáãåæçéèêëíìîïñóòôöõøœúùûüýÿßąćęłńśźżčďěňřšťůžőűğışțăâіїєґў"
 # The few fields that the official file leaves to its code.
 WIDTH = 128
-TILE_PX = 64
-PATCH_PX = 8
+TILE_PX = 128
+PATCH_PX = 16
+SAM_LAYERS = 3
+CLIP_LAYERS = 3
+DECODER_LAYERS = 6
 VIEW_SIZES: dict[str, Any] = {
-    "tiny": 64,
-    "small": 64,
-    "base": 64,
-    "large": 128,
+    "tiny": TILE_PX,
+    "small": TILE_PX,
+    "base": TILE_PX,
+    "large": 2 * TILE_PX,
     "tile": TILE_PX,
     "pixels_per_token": 4 * PATCH_PX,
 }
@@ -50,7 +54,7 @@ def official_config(vocabulary: int, special: SpecialTokens) -> dict[str, Any]:
             "hidden_size": WIDTH,
             "intermediate_size": 3 * WIDTH,
             "moe_intermediate_size": WIDTH,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": DECODER_LAYERS,
             "first_k_dense_replace": 1,
             "num_attention_heads": 4,
             "num_key_value_heads": 4,
@@ -77,12 +81,18 @@ def official_config(vocabulary: int, special: SpecialTokens) -> dict[str, Any]:
             "model_name": "deeplip_b_l",
             "image_size": TILE_PX,
             "width": {
-                "clip-l-14-224": {"width": WIDTH, "layers": 2, "heads": 4, "image_size": 28, "patch_size": 14},
+                "clip-l-14-224": {
+                    "width": WIDTH,
+                    "layers": CLIP_LAYERS,
+                    "heads": 4,
+                    "image_size": 28,
+                    "patch_size": 14,
+                },
                 "sam_vit_b": {
                     "width": WIDTH,
-                    "layers": 3,
+                    "layers": SAM_LAYERS,
                     "heads": 2,
-                    "global_attn_indexes": [0, 1, 2],
+                    "global_attn_indexes": list(range(SAM_LAYERS)),
                     "downsample_channels": [WIDTH, WIDTH],
                     "patch_size": PATCH_PX,
                     "output_channels": WIDTH,
@@ -99,7 +109,8 @@ def build_tokenizer() -> Tokenizer:
     vocabulary = {token: i for i, token in enumerate([BOS, EOS, PAD, IMAGE, *alphabet])}
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     merges: list[tuple[str, str]] = []
-    for character in CYRILLIC + CYRILLIC.upper() + EXTRA:
+    accented = "".join(c for c in ACCENTED + ACCENTED.upper() if len(c.encode()) > 1)
+    for character in dict.fromkeys(CYRILLIC + CYRILLIC.upper() + EXTRA + accented):
         symbols = to_bytes.pre_tokenize_str(character)[0][0]
         for end in range(2, len(symbols) + 1):
             if symbols[:end] not in vocabulary:
@@ -110,6 +121,26 @@ def build_tokenizer() -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (BOS, EOS, PAD, IMAGE)])
     return tokenizer
+
+
+def grow(model: Any, smaller: dict[str, torch.Tensor]) -> None:
+    """Take over the weights of a smaller demo model (its state dict): the larger one begins nearly where that was.
+
+    A patch kernel is resized to the larger patch; embeddings keep their first rows; layers that the smaller one lacks
+    keep their random weights, but add nothing yet: the matrix that each of their two halves ends with is zero.
+    """
+    ends = ("attn.proj.", "mlp.lin2.", "out_proj.", "fc2.", "o_proj.", "mlp.down_proj.weight", "experts.down_proj")
+    own = model.state_dict()
+    for name, tensor in own.items():
+        old = smaller.get(name)
+        if old is None:
+            if any(end in name for end in ends):
+                tensor.zero_()
+        elif name.endswith("patch_embed.projection.weight"):
+            ratio = old.shape[-1] / tensor.shape[-1]  # the mean of the new pixels stands where one old pixel stood
+            tensor.copy_(torch.nn.functional.interpolate(old, size=tensor.shape[-2:], mode="nearest-exact") * ratio**2)
+        else:
+            tensor[tuple(slice(0, side) for side in old.shape)].copy_(old)
 
 
 def write_base_model(
@@ -156,7 +187,7 @@ def write_base_model(
         folder / "README.md",
         "# The demo base model\n\n"
         "A small model of DeepSeek-OCR's own architecture in the official file layout, trained from random weights by\n"
-        f"`stages/pretrain.py` on {settings['steps']:,} batches of {settings['batch_size']} drawn Russian lines.\n"
+        f"`demo/pretrain.py` on {settings['steps']:,} batches of {settings['batch_size']} drawn Russian lines.\n"
         "It exists so that the whole pipeline can run anywhere; it reads short single lines and nothing else.\n"
         "It was trained on drawn text only, in the fonts of `demo/fonts/printed` and `demo/fonts/handwritten`.\n\n"
         "CER on 64 lines each, texts and noise not used in training:\n\n"

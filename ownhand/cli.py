@@ -33,6 +33,15 @@ class Style(StrEnum):
     TEXT = "text"
     JSON = "json"
     JSONL = "jsonl"
+    PAGE = "page"
+    ALTO = "alto"
+
+
+class Order(StrEnum):
+    """Which line `ownhand correct` shows first."""
+
+    UNCERTAIN = "uncertain"
+    PAGE = "page"
 
 
 app = typer.Typer(
@@ -83,21 +92,86 @@ def check(
     report_readiness(overfit)
 
 
+@app.command(rich_help_panel=BEFORE)
+def lines(
+    pictures: Annotated[list[str], typer.Argument(metavar="PHOTO|FOLDER...", help="Photographs of pages.")],
+    preview: Annotated[Path | None, typer.Option(help="A folder for pictures with the lines drawn in.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Find them anew where a PAGE or ALTO file stands.")] = False,
+) -> None:
+    """Find the lines of photographed pages and write a PAGE XML file beside each."""
+    from ownhand.images import ImageLimits
+    from ownhand.pages.lines import find_lines
+    from ownhand.params import read_params
+
+    raise typer.Exit(find_lines(pictures, ImageLimits.of(read_params().prepare), preview, force))
+
+
+@app.command(rich_help_panel=BEFORE)
+def correct(
+    review: Annotated[bool, typer.Option("--review", help="Check lines that have a transcription.")] = False,
+    order: Annotated[Order, typer.Option(help="Least certain first, or as on the pages.")] = Order.UNCERTAIN,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+) -> None:
+    """Transcribe lines, or check them, on a page in the browser; what is accepted is ground truth at once."""
+    from ownhand import correct as module
+    from ownhand.params import read_params
+
+    module.correct(read_params(), review=review, order=order.value, port=port, browser=browser)
+
+
 @app.command(rich_help_panel=TRAINED)
 def read(
     pictures: Annotated[list[str], typer.Argument(metavar="PHOTO|FOLDER...", help="Photographs, or folders of them.")],
+    pages: Annotated[bool, typer.Option("--pages", help="Find the lines of photographs that no file has.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Read every photograph as one, whatever its lines.")] = False,
     base: Annotated[bool, typer.Option("--base", help="Use the base model alone, without the adapter.")] = False,
     adapter: Annotated[Path, typer.Option(help="The adapter to use.")] = ADAPTER,
-    style: Annotated[Style, typer.Option("--format", help="Text, or JSON with a confidence.")] = Style.TEXT,
+    style: Annotated[Style, typer.Option("--format", help="Text, JSON with a confidence, or a file a page.")] = (
+        Style.TEXT
+    ),
     out: Annotated[
-        Path | None, typer.Option(help="A JSON Lines file instead; an interrupted run goes on there.")
+        Path | None,
+        typer.Option(help="A JSON Lines file that a second run goes on with; for page and alto a folder."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace PAGE and ALTO files in that folder.")] = False,
 ) -> None:
-    """Read new photographs; what is read goes to the standard output as it comes."""
+    """Read new photographs: lines, or pages through the lines of their PAGE and ALTO files."""
     from ownhand import read as module
     from ownhand.params import read_params
 
-    raise SystemExit(module.read(pictures, read_params(), None if base else adapter, style.value, out))
+    how = module.How(style.value, out, pages=pages, whole=whole, force=force)
+    raise typer.Exit(module.read(pictures, read_params(), None if base else adapter, how))
+
+
+@app.command(rich_help_panel=TRAINED)
+def read_served(
+    out: Annotated[Path, typer.Option(help="A JSON Lines file; an interrupted run goes on there.")],
+    pictures: Annotated[
+        list[str] | None, typer.Argument(metavar="PHOTO|FOLDER...", help="Photographs, folders.")
+    ] = None,
+    server: Annotated[str, typer.Option(help="The server, up to and with /v1.")] = "http://localhost:8000/v1",
+    model: Annotated[str, typer.Option(help="The name under which it serves the model.")] = "hand",
+    engine: Annotated[str, typer.Option(help="vllm, sglang, or llama.cpp (for Ollama, too).")] = "vllm",
+    concurrency: Annotated[int, typer.Option(min=1, help="How many pictures it reads at a time.")] = 32,
+    validation: Annotated[bool, typer.Option("--validation", help="Read the validation pictures.")] = False,
+) -> None:
+    """Read many photographs through a server, such as vLLM's: docs/serving.md says how to start one."""
+    from ownhand import serving_client
+    from ownhand.params import read_params
+
+    raise SystemExit(
+        serving_client.read_served(
+            pictures or [],
+            read_params(),
+            url=server,
+            model=model,
+            out=out,
+            engine=engine,
+            concurrency=concurrency,
+            validation=validation,
+        )
+    )
 
 
 @app.command(rich_help_panel=TRAINED)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
+# No room, none left to this user, none for a file so large; 112 is what Windows calls the first.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, 112)
 MEMORY_REMEDY = """What lowers the need, in params.yaml, the cheapest first:
   train.gradient_checkpointing: true   (slower by about a third)
   train.batch_size: half, and train.accumulation: double   (the same result); train.batch_tokens, where set: half
   transcribe.batch_size: half, when it was transcribing
   model.dtype: bfloat16   (half of float32's weights)
+  train.expert_weights and transcribe.expert_weights: nf4   (the routed experts in 4 bits; slower)
   encode.max_tiles or encode.mode   (fewer vision tokens)
 What was done before stays: run the same command again."""
 
@@ -40,7 +47,7 @@ def run_stage(main: Callable[[], object], resumes: bool = True) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except (OSError, Refusal) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_advise(error)}", file=sys.stderr)
         raise SystemExit(1) from None
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -61,7 +68,45 @@ def set_up_output() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
+def _advise(error: OSError | Refusal) -> str:
+    """What to do about a disk that filled up where nothing else has said so."""
+    if isinstance(error, Refusal):
+        return ""
+    place = Path(error.filename or ".")
+    return f"; {describe_disk(place)}" if is_disk_full(error, place) else ""
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the machine or the GPU has no more memory; torch says so in different words for each."""
     words = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc")
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
+def is_disk_full(error: BaseException, path: Path) -> bool:
+    """Whether it was for want of room on the disk of `path`; torch does not say, so that its disk is looked at."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    named = re.search(r"os error (\d+)", str(error))
+    return int(named[1]) in FULL if named else "inline_container" in str(error) or _free_bytes(path) < 1e6
+
+
+def describe_disk(path: Path) -> str:
+    """What to do when the disk of `path` is full; it is named by where it is mounted."""
+    place = _existing(path)
+    while not os.path.ismount(place) and place != place.parent:
+        place = place.parent
+    return (
+        f"the disk at {place} has {_free_bytes(path) / 1e6:,.1f} MB free: make room there, or work on another disk, "
+        "and run the same command again"
+    )
+
+
+def _free_bytes(path: Path) -> int:
+    return shutil.disk_usage(_existing(path)).free
+
+
+def _existing(path: Path) -> Path:
+    place = path.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place

@@ -2,10 +2,10 @@
 
     python -m ownhand.export
 
-Reads   the base model, models/adapter/, metrics/evaluation.json; parameters `model`, `encode`, `train`.
+Reads   the base model, models/adapter/, metrics/tables/summary.json; parameters `model`, `encode`, `train`.
 Writes  models/merged/: base and adapter in one checkpoint of the official layout, as readers of DeepSeek-OCR expect it;
         models/adapter-official/: the adapter under official tensor names, as serving engines expect it. Each with a
-        model card that gives the measured error rates.
+        README that gives the measured error rates and the engines' commands.
 Refuses to run without an adapter or without an evaluation of it, with an adapter that params.yaml does not describe,
         and where the disk has no room.
 
@@ -14,34 +14,35 @@ Both are read back by `model.name_or_path: models/merged` and by `ownhand.read -
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from ownhand.errors import Refusal, run_stage
-from ownhand.files import write_atomically, write_text
+from ownhand.export_card import card
+from ownhand.files import Unwritable, read_json, write_folder, write_text
 from ownhand.model.adapter import (
     WEIGHTS,
     load_adapter,
     lora_config,
     official_modules,
     read_adapter_config,
+    read_adapter_weights,
     to_official,
 )
-from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
+from ownhand.model.families import AGAIN, OFFICIAL_MODEL_TYPE, read_family
 from ownhand.model.loading import SMALL_FILES, find_model, load_base_model
 from ownhand.model.official import read_unused, write_checkpoint
 from ownhand.params import Params, TrainParams, read_params
-from ownhand.runtime import DTYPES
+from ownhand.runtime import DTYPES, alone_in
 
 ADAPTER = Path("models/adapter")
-EVALUATION = Path("metrics/evaluation.json")
+EVALUATION = Path("metrics/tables/summary.json")
 MERGED = Path("models/merged")
 OFFICIAL_ADAPTER = Path("models/adapter-official")
 
@@ -50,14 +51,17 @@ def main() -> None:
     params = read_params()
     if not EVALUATION.exists():
         raise Refusal(f"{EVALUATION.as_posix()} is missing: run `dvc repro`, then export")
-    evaluation = json.loads(EVALUATION.read_text(encoding="utf-8"))
+    evaluation = read_json(EVALUATION, "run `dvc repro --force --single-item evaluate`, then export")
     check_parameters(params.train, read_adapter_config(ADAPTER))
-    parameters = export_merged(params, ADAPTER, MERGED, evaluation)
-    try:
-        export_adapter(params, ADAPTER, OFFICIAL_ADAPTER, evaluation)
-        written, refused = f" and {OFFICIAL_ADAPTER.as_posix()}", ""
-    except Refusal as refusal:
-        written, refused = "", f"; refused {OFFICIAL_ADAPTER.as_posix()}: {refusal}"
+    with alone_in(Path(".checkpoints/export")):  # two at once would write into each other's folders
+        parameters = export_merged(params, ADAPTER, MERGED, evaluation)
+        try:
+            export_adapter(params, ADAPTER, OFFICIAL_ADAPTER, evaluation)
+            written, refused = f" and {OFFICIAL_ADAPTER.as_posix()}", ""
+        except Unwritable:
+            raise
+        except Refusal as refusal:
+            written, refused = "", f"; refused {OFFICIAL_ADAPTER.as_posix()}: {refusal}"
     print(f"export: read {ADAPTER.as_posix()}; wrote {MERGED.as_posix()} ({parameters:,} parameters){written}{refused}")
 
 
@@ -68,7 +72,8 @@ def export_merged(params: Params, adapter: Path, target: Path, evaluation: dict[
     the new one is whole. Refusal when the base model is not in the official layout, or the disk has no room.
     """
     base = find_model(params.model.name_or_path, params.model.revision)
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    read_family(base)
+    config = read_json(base / "config.json", AGAIN)
     if config["model_type"] != OFFICIAL_MODEL_TYPE:
         raise Refusal(f"{base} is of type {config['model_type']}: only {OFFICIAL_MODEL_TYPE} has an official layout")
     dtype = DTYPES[params.model.dtype]
@@ -78,30 +83,26 @@ def export_merged(params: Params, adapter: Path, target: Path, evaluation: dict[
     merged: PreTrainedModel = adapted.merge_and_unload()
     config.pop("auto_map", None)  # it names the repository's own code, which is neither used nor copied here
     config["torch_dtype"] = config["language_config"]["torch_dtype"] = params.model.dtype
-    unfinished = target.with_name(f"{target.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    write_checkpoint(merged, unfinished, config, read_unused(base))
-    for name in SMALL_FILES:
-        if name != "config.json" and (base / name).exists():
-            shutil.copyfile(base / name, unfinished / name)
-    write_text(unfinished / "README.md", card(params, evaluation, merged=True))
-    shutil.rmtree(target, ignore_errors=True)
-    unfinished.replace(target)
+    unused = read_unused(base)
+    with write_folder(target) as unfinished:
+        write_checkpoint(merged, unfinished, config, unused)
+        for name in SMALL_FILES:
+            if name != "config.json" and (base / name).exists():
+                shutil.copyfile(base / name, unfinished / name)
+        write_text(unfinished / "README.md", card(params, evaluation, merged=True))
     return count_parameters(target)
 
 
 def export_adapter(params: Params, adapter: Path, target: Path, evaluation: dict[str, Any]) -> None:
     """The adapter under official tensor names. Refusal for an adapter that changes more than the decoder."""
-    weights = to_official(load_file(adapter / WEIGHTS))
     config = read_adapter_config(adapter)
-    config.target_modules = official_modules(weights)
+    weights = to_official(read_adapter_weights(adapter), config.r)
+    config.target_modules, config.target_parameters = official_modules(weights), None
     check_disk(target.parent, sum(tensor.nbytes for tensor in weights.values()))
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    with write_atomically(target / WEIGHTS) as temporary:
-        save_file(weights, temporary, metadata={"format": "pt"})
-    config.save_pretrained(str(target))
-    write_text(target / "README.md", card(params, evaluation, merged=False))
+    with write_folder(target) as unfinished:
+        save_file(weights, unfinished / WEIGHTS, metadata={"format": "pt"})
+        config.save_pretrained(str(unfinished))
+        write_text(unfinished / "README.md", card(params, evaluation, merged=False))
 
 
 def check_parameters(params: TrainParams, config: LoraConfig) -> None:
@@ -138,47 +139,6 @@ def check_disk(folder: Path, needed_bytes: int) -> None:
             f"{folder.as_posix()}: the export needs {1.1 * needed_bytes / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; "
             "make room, or work on another disk"
         )
-
-
-def card(params: Params, evaluation: dict[str, Any], *, merged: bool) -> str:
-    """The README of an export: what it is, and the error rates before and after on lines it has not seen."""
-    kind = "Base model and handwriting adapter in one" if merged else "Handwriting adapter, official tensor names"
-    relation = "" if merged else "library_name: peft\n"
-    if merged:
-        note = f"The rates are those of base and adapter apart; merging rounds the sum of both to {params.model.dtype}."
-    elif "experts" in params.train.lora_targets:
-        note = "It adapts the routed experts: whether a serving engine takes that is unproven; serve the merged model."
-    else:
-        note = "It adapts the decoder only; the base model is needed beside it."
-    rows = "\n".join(
-        f"| {reader} | {_rate(evaluation[reader], 'cer')} | {_rate(evaluation[reader], 'wer')} | "
-        f"{evaluation[reader]['exact_match']:.1%} | {evaluation[reader]['runaway_rate']:.1%} |"
-        for reader in ("base", "adapter")
-    )
-    return (
-        "---\n"
-        f"base_model: {params.model.name_or_path}\n"
-        f"{relation}"
-        "pipeline_tag: image-to-text\n"
-        "---\n\n"
-        f"# {kind}\n\n"
-        f"LoRA (r {params.train.lora_r}, alpha {params.train.lora_alpha}, {', '.join(params.train.lora_targets)}) on "
-        f"`{params.model.name_or_path}`"
-        f"{f' at {params.model.revision}' if params.model.revision else ''}, in {params.model.dtype}.\n"
-        f"Pictures: mode {params.encode.mode}, at most {params.encode.max_tiles} tiles.\n"
-        f"Prompt: {json.dumps('<image>' + FAMILIES[OFFICIAL_MODEL_TYPE].prompt)}\n\n"
-        f"{note}\n\n"
-        f"Measured on {evaluation['n_lines']} lines ({evaluation['n_characters']} characters, {evaluation['n_pages']} "
-        "pages) that training has not seen:\n\n"
-        "| | CER | WER | exact lines | runaway outputs |\n|---|---|---|---|---|\n"
-        f"{rows}\n"
-    )
-
-
-def _rate(scores: dict[str, Any], name: str) -> str:
-    low, high = scores.get(f"{name}_low"), scores.get(f"{name}_high")
-    interval = "" if low is None or high is None else f" ({low:.1%} to {high:.1%})"
-    return f"{scores[name]:.1%}{interval}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Several processes for one stage: one per card, on one machine or on many with a shared disk.
+"""Several processes for one stage: one per GPU, on one machine or on many with a shared disk.
 
 A stage that is asked for several (`runtime.processes`) starts itself again under torch's launcher; started by that
 launcher from outside (torchrun, Slurm), it takes its place among the others. With one process nothing here does
@@ -40,8 +40,8 @@ def number() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def card() -> int:
-    """Which card of its machine this process has, from 0."""
+def gpu() -> int:
+    """Which GPU of its machine this process has, from 0."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -69,5 +69,5 @@ def _join() -> None:
     if torch.distributed.is_initialized():
         return
     if torch.cuda.is_available():
-        torch.cuda.set_device(card())
+        torch.cuda.set_device(gpu())
     torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

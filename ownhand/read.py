@@ -1,15 +1,19 @@
 """Read: new photographs become text.
 
-    ownhand read PHOTO... | FOLDER  [--base] [--format text|json|jsonl] [--adapter FOLDER] [--out FILE]
+    ownhand read PHOTO... | FOLDER  [--pages] [--whole] [--base] [--format text|json|jsonl|page|alto] [--adapter FOLDER]
+                                    [--out FILE|FOLDER] [--force]
 
-Reads   the given pictures, the base model, models/adapter/; parameters `model`, `prepare` (limits), `encode`,
-        `transcribe`.
-Writes  to standard output or FILE, as it reads: the text of each picture, or JSON with a confidence between 0 and 1.
+Reads   the given pictures and the PAGE or ALTO files that name them, the base model, models/adapter/; parameters
+        `model`, `prepare` (limits), `encode`, `transcribe`.
+Writes  to standard output or FILE, as it reads: the text of each picture, or JSON with a confidence between 0 and 1;
+        with --format page or alto an XML file for each into FOLDER, its lines with text and confidence.
 Refuses pictures that cannot be read: each is named on standard error, the rest is read, the exit code is then 1.
 
-The same pixels, prompt and decoding as in `encode` and `transcribe`: a validation photograph reads as in the prediction
-file. One batch of pictures is in memory at a time. With --out (JSON Lines) a run that was interrupted goes on: pictures
-that FILE names already are not read again.
+A picture whose lines stand in a PAGE or ALTO file is read line by line, cut as `prepare` cuts them. --pages finds the
+lines where no file has them (`ownhand lines`); any other picture is read as one. The same pixels, prompt and decoding
+as in `encode` and `transcribe`: a validation photograph reads as in the prediction file. One batch of pictures is in
+memory at a time. With --out (JSON Lines) a run that was interrupted goes on: pictures that FILE names are not read
+again.
 """
 
 from __future__ import annotations
@@ -23,38 +27,41 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from ownhand.errors import Refusal
 from ownhand.files import AppendedLines
-from ownhand.images import ImageLimits, UnreadableImage, find_files, has_image_suffix, open_image
+from ownhand.images import ImageLimits, UnreadableImage, open_image
 from ownhand.model.adapter import load_adapter
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import Reading, transcribe
+from ownhand.pages.detector import load_detector
+from ownhand.pages.geometry import trace_lines
+from ownhand.pages.known_lines import PageFiles
+from ownhand.pages.lines import Blocks, name_of
+from ownhand.pages.lines import expand as expand_photos
+from ownhand.pages.reading import STYLES, ReadPage, place_of, read_pages, write_page
 from ownhand.params import Params
+from ownhand.progress import track
 from ownhand.runtime import set_up
 from ownhand.vision.features import compute_vision_tokens
+
+BAR: dict[str, Any] = {"what": "reading", "unit": "picture"}
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One picture with its reading, or with the reason why there is none."""
 
-    path: Path
+    photo: Path
     reading: Reading | None
     problem: str = ""
-
-    @property
-    def name(self) -> str:
-        """The path for people and files: POSIX form, bytes that are no UTF-8 escaped."""
-        return self.path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
     def record(self) -> dict[str, Any]:
         """What JSON formats hold of a picture that was read."""
         assert self.reading is not None
         reading = self.reading
         return {
-            "path": self.name,
+            "path": name_of(self.photo),
             "text": reading.text,
             "confidence": reading.confidence,
             "runaway": reading.runaway,
@@ -68,7 +75,7 @@ class Reader:
         """Load the base model, with the adapter of that folder unless it is None. Refusal when they do not fit."""
         device = set_up(params.runtime)
         self.params, self.base = params, BaseModel.open(params)
-        self.model: Any = self.base.load(device)
+        self.model: Any = self.base.load(device, expert_weights=params.transcribe.expert_weights)
         if adapter is not None:  # before pictures are seen: an adapter may change the vision tower too
             self.model = load_adapter(self.model, adapter)
 
@@ -96,53 +103,92 @@ class Reader:
                 yield Outcome(path, readings.get(path), problems.get(path, ""))
 
 
-def read(
-    pictures: Sequence[str], params: Params, adapter: Path | None, style: str = "text", out: Path | None = None
-) -> int:
+@dataclass(frozen=True)
+class How:
+    """What `read` is to make of pictures: style "text", "json", "jsonl", "page" or "alto"; out: a JSON Lines file, or
+    for page and alto a folder; pages: find lines where no file has them; whole: read every picture as one; force:
+    replace files in the folder."""
+
+    style: str = "text"
+    out: Path | None = None
+    pages: bool = False
+    whole: bool = False
+    force: bool = False
+
+
+def read(pictures: Sequence[str], params: Params, adapter: Path | None, how: How = How()) -> int:
     """Read files and folders and write what was read as it comes; returns the exit code: 1 when any was refused.
 
-    `adapter` None reads with the base model alone; style: text, json or jsonl; `out`: a JSON Lines file instead of
-    standard output. Refusal when there is nothing to read.
+    `adapter` None reads with the base model alone. Refusal when there is nothing to read, or no folder to write to.
     """
-    paths, unreadable = expand(pictures)
+    photos, unreadable = expand(pictures)
+    paths = [path for _, path in photos]
     if not paths and not unreadable:
         raise Refusal("no picture given, and none in the given folder")
     if not any(path.exists() for path in paths) and not unreadable:  # said before a model is loaded
         raise Refusal(f"there is no such file: {', '.join(path.as_posix() for path in paths)}")
-    with AppendedLines(out) if out else _Printed(style, single=len(paths) == 1) as lines:
+    if how.style in STYLES and how.out is None:
+        raise Refusal(f"--format {how.style} writes a file for each picture: name a folder with --out")
+    to_file = how.out is not None and how.style not in STYLES
+    with AppendedLines(how.out) if how.out and to_file else _Printed(how.style, single=len(paths) == 1) as lines:
         known = {record["path"] for record in lines.kept}
-        left = [path for path in paths if Outcome(path, None).name not in known]
+        left = [(folder, path) for folder, path in photos if name_of(path) not in known]
         if len(left) < len(paths):
-            print(f"read: {len(paths) - len(left)} pictures are in {out} already", file=sys.stderr)
-        outcomes = Reader(params, adapter).read_paths(left) if left else iter(())
+            print(f"read: {len(paths) - len(left)} pictures are in {how.out} already", file=sys.stderr)
         failed = 0
-        for outcome in chain(unreadable, tqdm(outcomes, total=len(left), desc="reading", unit="picture", disable=None)):
-            if outcome.reading is None:
-                failed += 1
-                print(f"{outcome.name}: {outcome.problem}", file=sys.stderr)
-            else:
+        for outcome in chain(unreadable, track(_read_all(left, params, adapter, how), total=len(left), **BAR)):
+            problem = outcome.problem
+            if not problem and isinstance(outcome, ReadPage) and how.style in STYLES and how.out:
+                problem = _write_page(outcome, dict((path, folder) for folder, path in left), how)
+            elif not problem:
                 lines.append(outcome.record())
+            if problem:
+                failed += 1
+                print(f"{name_of(outcome.photo)}: {problem}", file=sys.stderr)
     print(f"read: {len(left) + len(unreadable) - failed} pictures read, {failed} refused", file=sys.stderr)
     return 1 if failed else 0
 
 
-def expand(pictures: Iterable[str]) -> tuple[list[Path], list[Outcome]]:
-    """(the given files, and every file below the given folders that is named like a picture, in order of name;
-    outcomes of the folders that cannot be read). Refusal for an empty name and for standard input."""
-    paths: list[Path] = []
-    unreadable: list[Outcome] = []
+def _read_all(
+    photos: list[tuple[Path, Path]], params: Params, adapter: Path | None, how: How
+) -> Iterator[Outcome | ReadPage]:
+    """The outcome of each (folder, picture): by its lines where it has any, else several pictures at a time."""
+    if not photos:
+        return
+    find = None
+    if how.pages and not how.whole:
+        detect = load_detector()
+
+        def find(image: Image.Image) -> Blocks:
+            return trace_lines(image, detect(image))
+
+    limits, reader = ImageLimits.of(params.prepare), Reader(params, adapter)
+    known = {folder: PageFiles(folder) for folder, _ in photos} if not how.whole else {}
+    if find is None and how.style not in STYLES and not any(files.own for files in known.values()):
+        yield from reader.read_paths(path for _, path in photos)
+        return
+    yield from read_pages(photos, reader.read, limits, find, how.whole)
+
+
+def _write_page(page: ReadPage, folders: dict[Path, Path], how: How) -> str:
+    """Write what was read of a page; why not, where it was refused."""
+    assert how.out is not None
+    try:
+        write_page(page, place_of(page.photo, folders[page.photo], how.out), how.style, how.force)
+    except Refusal as refusal:
+        return str(refusal)
+    return ""
+
+
+def expand(pictures: Iterable[str]) -> tuple[list[tuple[Path, Path]], list[Outcome]]:
+    """((folder, file) of the given files and of all files below the given folders that are named like a picture, in
+    order of name; outcomes of the folders that cannot be read). Refusal for an empty name and for standard input."""
     for picture in pictures:
         if not picture or picture == "-":
             seen = "an empty name" if not picture else "standard input"
             raise Refusal(f"{seen} cannot be read; name photographs or folders, or . for this folder")
-        path = Path(picture)
-        if path.is_dir():
-            found = find_files(path)
-            paths += [file for name, file in found.files if has_image_suffix(name)]
-            unreadable += [Outcome(path / name, None, reason) for name, reason in found.unreadable.items()]
-        else:
-            paths.append(path)
-    return paths, unreadable
+    photos, unreadable = expand_photos(pictures)
+    return photos, [Outcome(path, None, reason) for path, reason in unreadable]
 
 
 class _Printed:

@@ -31,7 +31,7 @@ def set_up(params: RuntimeParams) -> torch.device:
     if params.device != "auto":
         device = torch.device(params.device)
     elif torch.cuda.is_available():
-        device = torch.device("cuda", processes.card())
+        device = torch.device("cuda", processes.gpu())
     elif torch.backends.mps.is_available():
         device = torch.device("mps")
     else:

@@ -1,6 +1,6 @@
 """Cross-validate: each page is read once, by an adapter that was trained without it.
 
-Reads   data/processed/metadata.json, data/features/, the base model (without its vision tower); parameters
+Reads   data/processed/{train,val}/metadata.json, data/features/, the base model (without its vision tower); parameters
         `evaluate.folds`, `model`, `train`, `transcribe`. Augmented copies of validation pictures are made from
         data/processed/ (parameters `encode`). Samples of training and validation take part, those of `test` never.
 Writes  data/cross_validation/: base.jsonl and adapter.jsonl, as `transcribe` writes them but of all pictures, and

@@ -1,12 +1,13 @@
 """Evaluate: what base model and adapter read becomes numbers and a report.
 
-Reads data/processed (metadata.json and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
+Reads data/processed (the lists and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
 data/others/*.jsonl (what other readers read, see the README there), params.yaml and, where they exist,
 metrics/rejected.csv, metrics/train.json, metrics/curves/*.csv and data/features/contact_sheet.
-Writes metrics/evaluation.json, metrics/lines.csv (a row per validation line), metrics/confusions.csv (the adapter's),
-metrics/tables/*.csv (every rate with its interval; CER by page, hand, length and script; calibration; review),
-metrics/report/index.html and metrics/gallery/*.svg. The same inputs give the same bytes: there is no time in them.
-With `evaluate.folds` data/cross_validation, too, for more in evaluation.json, metrics/tables/folds.csv, and the report.
+Writes metrics/evaluation.json (the dozen numbers that people compare), metrics/lines.csv (a row per validation line),
+metrics/confusions.csv (the adapter's), metrics/tables/: summary.json (all numbers) and *.csv (every rate with its
+interval; CER by page, hand, length and script; calibration; review), metrics/report/index.html and
+metrics/gallery/*.svg. The same inputs give the same bytes: there is no time in them.
+With `evaluate.folds` data/cross_validation, too, for more in summary.json, metrics/tables/folds.csv, and the report.
 Refuses prediction files that lack, repeat or add a line. Needs no GPU and no model; takes seconds.
 
 Alone: python -m stages.evaluate
@@ -14,8 +15,6 @@ Alone: python -m stages.evaluate
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,14 +37,14 @@ from ownhand.evaluation.readings import (
     read_lines,
     readers_of,
 )
-from ownhand.evaluation.summary import Rate, compare_rates, summarise
+from ownhand.evaluation.summary import Rate, compare_rates, headline, summarise
 from ownhand.evaluation.tables import by_hand, by_length, by_leniency, by_page, by_script, confusion_cells
-from ownhand.files import write_json, write_text
+from ownhand.files import write_json, write_table
 from ownhand.params import EvaluateParams, read_params
 from ownhand.report.gallery import write_gallery
 from ownhand.report.html_report import ReportSources, write_report
 from ownhand.report.verdict import NBSP, describe_trained_texts
-from ownhand.samples import METADATA, read_metadata
+from ownhand.samples import PROCESSED, read_metadata
 
 METRICS = Path("metrics")
 DIGITS = 6  # of every rate that is written
@@ -102,30 +101,30 @@ def write_lines(path: Path, lines: Sequence[Line]) -> None:
         )
         for line in lines
     ]
-    _write_csv(path, header, rows)
+    write_table(path, header, rows)
 
 
 def write_confusions(path: Path, confusions: Iterable[tuple[str, str, int]]) -> None:
     """A CSV row per confused character; an empty cell is "nothing": a character missed, or one added."""
-    _write_csv(path, ("truth", "prediction", "count"), confusions)
+    write_table(path, ("truth", "prediction", "count"), confusions)
 
 
 def write_tables(
     folder: Path, lines: Sequence[Line], rates: Sequence[Rate], crossed: CrossValidation | None = None
 ) -> None:
-    """The tables that evaluation.json is too flat for, one CSV file each; see README, "The numbers"."""
+    """What evaluation.json is too short for, one CSV file each; docs/numbers.md explains them."""
     texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
-    _write_table(folder / "rates.csv", [_rate_row(rate) for rate in rates])
-    _write_table(folder / "leniency.csv", by_leniency(lines))
-    _write_table(folder / "pages.csv", by_page(lines))
-    _write_table(folder / "hands.csv", by_hand(lines))
-    _write_table(folder / "lengths.csv", by_length(lines))
-    _write_table(folder / "scripts.csv", by_script(lines))
-    _write_table(folder / "calibration.csv", calibrate(lines), ("confidence", "cer"))
-    _write_table(folder / "review.csv", review(lines), ("share", "cer", "cer_any_order", "cer_best_order"))
-    _write_table(folder / "confusion_cells.csv", confusion_cells(count_confusions(texts)), ("truth", "prediction"))
+    _write_rows(folder / "rates.csv", [_rate_row(rate) for rate in rates])
+    _write_rows(folder / "leniency.csv", by_leniency(lines))
+    _write_rows(folder / "pages.csv", by_page(lines))
+    _write_rows(folder / "hands.csv", by_hand(lines))
+    _write_rows(folder / "lengths.csv", by_length(lines))
+    _write_rows(folder / "scripts.csv", by_script(lines))
+    _write_rows(folder / "calibration.csv", calibrate(lines), ("confidence", "cer"))
+    _write_rows(folder / "review.csv", review(lines), ("share", "cer", "cer_any_order", "cer_best_order"))
+    _write_rows(folder / "confusion_cells.csv", confusion_cells(count_confusions(texts)), ("truth", "prediction"))
     if crossed:
-        _write_table(folder / "folds.csv", by_fold(crossed))
+        _write_rows(folder / "folds.csv", by_fold(crossed))
     else:
         (folder / "folds.csv").unlink(missing_ok=True)  # of an earlier run outside DVC
 
@@ -145,25 +144,17 @@ def _rate_row(rate: Rate) -> dict[str, Any]:
     }
 
 
-def _write_table(path: Path, rows: Sequence[dict[str, Any]], columns_if_empty: Sequence[str] = ()) -> None:
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]], columns_if_empty: Sequence[str] = ()) -> None:
     columns = list(rows[0]) if rows else columns_if_empty
-    _write_csv(path, columns, ([_rounded(row[column]) for column in columns] for row in rows))
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_table(path, columns, ([_rounded(row[column]) for column in columns] for row in rows))
 
 
 def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
-    """Read everything below `root`, write the outputs there and return the content of evaluation.json.
+    """Read everything below `root`, write the outputs there and return the content of tables/summary.json.
 
     Raises Refusal for predictions or pictures that do not fit, FileNotFoundError for a missing metadata.json.
     """
-    samples = read_metadata(root / METADATA)
+    samples = read_metadata(root / PROCESSED)
     lines = read_lines(samples, own_files(root), other_files(root))
     rates = compare_rates(lines, params)
     probes = read_probes(root / PREDICTIONS / "probes.jsonl")
@@ -172,7 +163,8 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
     summary: dict[str, Any] = _rounded(numbers)
     texts = [(line.sample.text, line.adapter.prediction.prediction) for line in lines]
     metrics = root / METRICS
-    write_json(metrics / "evaluation.json", summary)
+    write_json(metrics / "evaluation.json", headline(summary))
+    write_json(metrics / "tables/summary.json", summary)
     write_lines(metrics / "lines.csv", lines)
     write_confusions(metrics / "confusions.csv", count_confusions(texts))
     write_tables(metrics / "tables", lines, rates, crossed)

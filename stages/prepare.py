@@ -3,12 +3,10 @@
 Reads   data/raw/: pictures in any sub-folders and their transcriptions in one of the formats of DATA.md, such as
         annotations.csv (filename, text and perhaps page, hand); the base model's tokenizer; parameters `prepare`,
         and those of `model`, `encode`, `train` that decide what fits.
-Writes  data/processed/{train,val}/images/<image id>.jpg, data/processed/metadata.json (last: without it the folder is
-        not whole), {train,val}.txt (the original names), metrics/rejected.csv (file, row, reason), metrics/waiting.csv
-        (what has no transcription yet), metrics/split.json (the proof that nothing held out was trained on, but for
-        what it allows).
-        Test samples, where wanted, are kept apart in data/processed/test/ with a metadata.json of their own, which no
-        stage opens.
+Writes  data/processed/{train,val}/: images/<image id>.jpg and metadata.json (last: without it the folder is not whole);
+        {train,val}.txt (the original names); metrics/rejected.csv (file, row, reason), metrics/waiting.csv (what has no
+        transcription yet), metrics/split.json (the proof that nothing held out was trained on, and what it allows).
+        Test samples, where wanted, are kept apart in data/processed/test/, which no stage opens.
 Refuses what cannot be one sample, row by row; the whole run when more than `prepare.max_rejected_share` is refused or
         when no split without a leak exists.
 Alone   python -m stages.prepare
@@ -20,7 +18,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -45,7 +43,7 @@ from ownhand.files import write_json, write_text
 from ownhand.ground_truth import Rejection, TranscribedImage, read_ground_truth
 from ownhand.images import ImageLimits
 from ownhand.params import PrepareParams, read_params
-from ownhand.samples import METADATA, Sample
+from ownhand.samples import PROCESSED, Sample, write_metadata
 
 if TYPE_CHECKING:  # the processes that convert pictures import this module, and torch behind it costs each 300 MB
     from ownhand.model.fit import SequenceLimit
@@ -205,7 +203,7 @@ def _write_samples(
     split: Split,
     processed: Path,
 ) -> None:
-    """Number the pictures and move them to where they belong; metadata.json comes last."""
+    """Number the pictures and move them to where they belong; the lists come last."""
     digits = max(5, len(str(len(accepted))))
     samples: dict[str, list[Sample]] = {side: [] for side in SIDES}
     for side in set(split.sides) & set(SIDES):
@@ -237,10 +235,8 @@ def _write_samples(
     for side, own in samples.items():
         if own:
             write_text(processed / f"{side}.txt", list_names([sample.original_filename for sample in own]))
-    if samples["test"]:
-        write_json(processed / "test" / METADATA.name, [asdict(sample) for sample in samples["test"]])
-    seen = sorted(samples["train"] + samples["val"], key=lambda sample: sample.image_id)
-    write_json(processed / METADATA.name, [asdict(sample) for sample in seen])
+    sides = [side for side in ("test", "train", "val") if samples[side]]
+    write_metadata([sample for side in sides for sample in samples[side]], processed, sides)
 
 
 def main() -> None:
@@ -248,7 +244,7 @@ def main() -> None:
 
     params = read_params()
     with open_cache(ImageLimits.of(params.prepare)) as cache:
-        print(prepare(RAW, METADATA.parent, METRICS, params.prepare, SequenceLimit.of(params), cache=cache))
+        print(prepare(RAW, PROCESSED, METRICS, params.prepare, SequenceLimit.of(params), cache=cache))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """Train: LoRA on the base model, fed with vision tokens from the cache.
 
-Reads   data/processed/metadata.json, data/features/, the base model (without its vision tower); parameters `model`,
-        `train`, and of `transcribe` how lines are read for the CER curve. With the LoRA targets `vision` or `projector`
-        also the pictures, the vision tower and the parameters `encode`: what is trained cannot come from a cache.
+Reads   data/processed/{train,val}/metadata.json, data/features/, the base model (without its vision tower); parameters
+        `model`, `train`, and of `transcribe` how lines are read for the CER curve. With the LoRA targets `vision` or
+        `projector` also the pictures, the vision tower and the parameters `encode`: what is trained cannot come from a
+        cache.
 Writes  models/adapter/ (PEFT layout), metrics/train.json, metrics/curves/{train_loss,val_loss,val_cer}.csv.
 Refuses a device that is not there, samples that do not fit `max_tokens` or `batch_tokens`, a batch larger than the
         training set, a loss that is not a number.
 Alone   python -m stages.train
 
-Interrupted, it goes on from its last complete checkpoint and ends with the weights of an uninterrupted run. The
+Interrupted, it goes on from its last whole checkpoint and ends with the weights of an uninterrupted run. The
 checkpoints lie in .checkpoints/train/, keyed by everything that decides the result, and are removed on success.
 """
 
@@ -22,13 +23,13 @@ from transformers import set_seed
 
 from ownhand import processes
 from ownhand.errors import run_stage
-from ownhand.files import write_json, write_text
+from ownhand.files import write_folder, write_json, write_text
 from ownhand.model.adapter import save_adapter
 from ownhand.model.base import BaseModel
 from ownhand.params import Params, read_params
 from ownhand.processes import start_processes
 from ownhand.runtime import alone_in, checkpoint_folder, fingerprint, set_up
-from ownhand.samples import METADATA, read_metadata
+from ownhand.samples import SIDES, metadata_file, read_metadata
 from ownhand.training.outcome import measure, model_card, write_curves
 from ownhand.training.run import (
     create_keep_best,
@@ -84,7 +85,7 @@ def unfinished_folder(params: Params) -> Path:
             params.encode,
             params.train,
             params.transcribe,
-            files=[METADATA, FEATURES / "index.json", *BaseModel.open(params, weights=False).files()],
+            files=[*map(metadata_file, SIDES), FEATURES / "index.json", *BaseModel.open(params, weights=False).files()],
         ),
     )
 
@@ -92,12 +93,9 @@ def unfinished_folder(params: Params) -> Path:
 def save(trainer: TokenWeightedTrainer, metrics: dict[str, Any], params: Params) -> None:
     """Adapter, model card, metrics and curves; then the checkpoints may go."""
     model: Any = trainer.model
-    unfinished = ADAPTER.with_name(f"{ADAPTER.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    save_adapter(model, unfinished, params.model.name_or_path)
-    write_text(unfinished / "README.md", model_card(metrics, params))
-    shutil.rmtree(ADAPTER, ignore_errors=True)
-    unfinished.replace(ADAPTER)  # so that half an adapter never has this name
+    with write_folder(ADAPTER) as unfinished:
+        save_adapter(model, unfinished, params.model.name_or_path)
+        write_text(unfinished / "README.md", model_card(metrics, params))
     write_json(METRICS, metrics)
     write_curves(CURVES, trainer.state.log_history)
     shutil.rmtree(str(trainer.args.output_dir), ignore_errors=True)

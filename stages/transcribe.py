@@ -1,6 +1,6 @@
 """Transcribe: the base model, and the base model with the adapter, read the validation pictures.
 
-Reads   data/processed/metadata.json, data/features/, the base model, models/adapter/; parameters `model`,
+Reads   data/processed/val/metadata.json, data/features/, the base model, models/adapter/; parameters `model`,
         `transcribe`. An adapter of the vision tower sees the pictures of data/processed/ anew (parameters `encode`).
 Writes  data/predictions/base.jsonl and adapter.jsonl, one object a picture, in order of image id; probes.jsonl, what
         was read in wrong, blank and printed pictures (ownhand/vision/probes.py).
@@ -29,7 +29,7 @@ from ownhand.model.reading import disabled, json_lines, read_samples
 from ownhand.params import Params, TranscribeParams, read_params
 from ownhand.processes import start_processes
 from ownhand.runtime import alone_in, checkpoint_folder, fingerprint, set_up
-from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.samples import Sample, metadata_file, read_metadata
 from ownhand.vision.features import FeatureCache, compute_vision_tokens
 from ownhand.vision.pictures import Pictures
 from ownhand.vision.probes import blank_key, exchange, printed_lines, probe_pictures, probe_samples
@@ -44,11 +44,12 @@ def main() -> None:
     if start_processes("stages.transcribe", params.runtime.processes):
         return
     device = set_up(params.runtime)
-    samples = [sample for sample in read_metadata() if sample.split == "val"]
+    samples = read_metadata(sides=["val"])
     cache = FeatureCache(FEATURES)
     sees_anew = changes_vision(ADAPTER)
     base = BaseModel.open(params)
-    model = load_adapter(base.load(device, vision=sees_anew), ADAPTER)
+    loaded = base.load(device, vision=sees_anew, expert_weights=params.transcribe.expert_weights)
+    model = load_adapter(loaded, ADAPTER)
     see: Callable[[str], torch.Tensor] = cache.tokens
     if sees_anew:
         pictures, probes = Pictures(samples, base.vision, params.encode), probe_pictures(samples)
@@ -92,7 +93,7 @@ def main() -> None:
 
 def unfinished_folder(params: Params, base: BaseModel) -> Path:
     """Where what was read in exactly this task lies until the end."""
-    files = [METADATA, FEATURES / "index.json", *sorted(ADAPTER.glob("adapter_*")), *base.files()]
+    files = [metadata_file("val"), FEATURES / "index.json", *sorted(ADAPTER.glob("adapter_*")), *base.files()]
     decides = fingerprint(params.model, params.encode, params.transcribe, files=files)
     return checkpoint_folder("transcribe", decides)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens
 from ownhand.model.views import VisionInput, read_view_sizes
 from ownhand.params import read_params
-from ownhand.samples import Sample
+from ownhand.samples import Sample, write_metadata
 from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
 
 ROOT = Path(__file__).parent.parent
@@ -127,8 +126,8 @@ def stage_folder(tmp_path: Path, model_folder: Path, pictures: list[Image.Image]
     for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
         path = f"data/processed/{sample.image_id}.png"
         picture.save(tmp_path / path)
-        rows.append(asdict(replace(sample, image_path=path, split="val" if i == 3 else "train")))
-    (tmp_path / "data/processed/metadata.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+        rows.append(replace(sample, image_path=path, split="val" if i == 3 else "train"))
+    write_metadata(rows, tmp_path / "data/processed")
     return tmp_path
 
 

@@ -20,6 +20,8 @@ from ownhand.model.adapter import (
     load_adapter,
     lora_config,
     needs_pictures,
+    read_adapter_config,
+    read_adapter_weights,
     save_adapter,
     to_native,
     to_official,
@@ -52,6 +54,7 @@ def train_params(**changes: Any) -> TrainParams:
     return read_params(ROOT / "params.yaml").train.model_copy(update={"lora_dropout": 0.0, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("r", [8, 16])
 @pytest.mark.parametrize(
     ("targets", "per_rank"),
@@ -206,7 +209,7 @@ def test_an_adapter_of_the_vision_tower_changes_vision_tokens_and_needs_the_towe
 def test_official_names_and_back(tmp_path: Path, model_folder: Path) -> None:
     train_a_little(model_folder, ["attention", "mlp"], tmp_path)
     native = load_file(tmp_path / "adapter_model.safetensors")
-    official = to_official(native)
+    official = to_official(native, 3)
     assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in official
     assert "base_model.model.model.layers.1.mlp.shared_experts.up_proj.lora_B.weight" in official
     assert not any("language_model" in name for name in official)
@@ -217,7 +220,7 @@ def test_official_names_and_back(tmp_path: Path, model_folder: Path) -> None:
 def test_an_adapter_of_the_vision_tower_has_no_official_names(tmp_path: Path, model_folder: Path) -> None:
     train_a_little(model_folder, ["attention", "vision"], tmp_path)
     with pytest.raises(Refusal, match="merged model"):
-        to_official(load_file(tmp_path / "adapter_model.safetensors"))
+        to_official(load_file(tmp_path / "adapter_model.safetensors"), 3)
 
 
 def test_an_adapter_names_the_configured_base_model_and_no_path_of_this_machine(
@@ -238,3 +241,121 @@ def test_an_adapter_of_another_shape_is_refused(tmp_path: Path, model_folder: Pa
         load_adapter(load_base_model(str(model_folder), dtype=torch.float32), tmp_path)
     with pytest.raises(Refusal, match="holds no adapter"):
         load_adapter(load_base_model(str(model_folder), dtype=torch.float32), tmp_path / "nowhere")
+
+
+@pytest.fixture
+def saved(tmp_path: Path, model_folder: Path) -> Path:
+    """An adapter of attention and experts, a little trained."""
+    torch.manual_seed(5)
+    config = lora_config(train_params(lora_targets=["attention", "experts"], lora_r=2), "base", None)
+    adapted = add_adapter(load_base_model(str(model_folder), dtype=torch.float32, vision=False), config)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(0, 0.1)
+    save_adapter(adapted, tmp_path / "adapter", "base")
+    return tmp_path / "adapter"
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    path = folder / "adapter_config.json"
+    content = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_the_configuration_comes_back_as_it_was_written(saved: Path) -> None:
+    written = json.loads((saved / "adapter_config.json").read_text(encoding="utf-8"))
+    read = read_adapter_config(saved)
+    assert {name: written[name] for name in ("r", "lora_alpha", "target_modules", "target_parameters")} == {
+        "r": read.r,
+        "lora_alpha": read.lora_alpha,
+        "target_modules": read.target_modules,
+        "target_parameters": read.target_parameters,
+    }
+    assert isinstance(read.lora_alpha, int) and read.base_model_name_or_path == "base"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"megatron_config": {"a": 1}, "megatron_core": "spy"},
+            'does not know .*megatron_config: .*megatron_core: "spy"',
+        ),
+        ({"megatron_core": "spy"}, "does not know .*megatron_core"),
+        ({"use_dora": True}, "does not know .*use_dora: true"),
+        ({"rank_pattern": {"q_proj": 4}}, "does not know .*rank_pattern"),
+        ({"modules_to_save": ["lm_head"]}, "does not know .*modules_to_save"),
+        ({"of_a_later_peft": 3}, "does not know .*of_a_later_peft: 3"),
+        ({"target_modules": "(x+x+)+y"}, "target_modules is a pattern that ownhand does not write"),
+        ({"target_modules": ["q_proj", "(x+x+)+y"]}, "target_modules.*should match pattern"),
+        ({"target_modules": 7}, "target_modules"),
+        ({"target_parameters": ["lm_head.weight"]}, "target_parameters"),
+        ({"r": 0}, "r: Input should be greater than"),
+        ({"r": 10**9}, "r: Input should be less than"),
+        ({"r": "16"}, "r: Input should be a valid integer"),
+        ({"lora_alpha": float("nan")}, "lora_alpha"),
+        ({"lora_alpha": -1}, "lora_alpha"),
+        ({"peft_type": "IA3"}, "peft_type: Input should be 'LORA'"),
+        ({"peft_type": None}, "peft_type"),
+        ({"base_model_name_or_path": ["x"]}, "base_model_name_or_path"),
+    ],
+)
+def test_a_foreign_configuration_brings_only_what_is_known(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "spy.py").write_text("open('spied', 'w')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    edit_config(saved, **changes)
+    with pytest.raises(Refusal, match=f"adapter_config.json.*{said}"):
+        read_adapter_config(saved)
+    assert not (tmp_path / "spied").exists()
+
+
+def test_settings_at_their_default_and_notes_of_other_versions_are_no_matter(saved: Path) -> None:
+    before = read_adapter_config(saved).to_dict()
+    edit_config(saved, peft_version="0.99", inference_mode=True, of_a_later_peft=None, another={}, use_dora=False)
+    assert read_adapter_config(saved).to_dict() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", "\u0451".encode("cp1251"), b"{}", b"[" * 100_000])
+def test_a_damaged_configuration_is_named(saved: Path, content: bytes) -> None:
+    (saved / "adapter_config.json").write_bytes(content)
+    with pytest.raises(Refusal, match=r"adapter_config\.json .*dvc repro train"):
+        read_adapter_config(saved)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "no safetensors", "header"])
+def test_damaged_weights_are_named(saved: Path, model_folder: Path, damage: str) -> None:
+    path = saved / "adapter_model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(
+        {"empty": b"", "cut": whole[:-9], "no safetensors": b"PK" * 99, "header": b"\xff" * 8 + whole[8:]}[damage]
+    )
+    for read in (changes_vision, read_adapter_weights):
+        with pytest.raises(Refusal, match=r"adapter_model\.safetensors is damaged or not whole .*dvc repro train"):
+            read(saved)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_adapter_that_is_no_number_is_neither_loaded_nor_saved(
+    saved: Path, model_folder: Path, tmp_path: Path, value: float
+) -> None:
+    weights = load_file(saved / "adapter_model.safetensors")
+    name = sorted(weights)[0]
+    weights[name][0, 0] = value
+    save_file(weights, saved / "adapter_model.safetensors")
+    model = load_base_model(str(model_folder), dtype=torch.float32, vision=False)
+    with pytest.raises(Refusal, match=f"NaN or infinity in {name}"):
+        load_adapter(model, saved)
+    config = lora_config(train_params(lora_targets=["attention"], lora_r=2), "base", None)
+    adapted = add_adapter(load_base_model(str(model_folder), dtype=torch.float32, vision=False), config)
+    next(p for n, p in adapted.named_parameters() if "lora_B" in n).data[0, 0] = value
+    with pytest.raises(Refusal, match=r"NaN or infinity in .*lora_B.*train\.learning_rate"):
+        save_adapter(adapted, tmp_path / "never", "base")
+    assert not (tmp_path / "never").exists()
+
+
+def test_without_an_adapter_both_ways_to_have_one_are_told(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"train` writes models/adapter, and the export models/adapter-official"):
+        read_adapter_config(tmp_path / "adapter-official")

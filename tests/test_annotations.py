@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas
 import pytest
 
 from ownhand.ground_truth.annotations import read_table
@@ -138,3 +139,18 @@ def test_a_quote_that_swallows_other_rows_stops_the_run_and_names_the_lines(tmp_
 def test_a_very_long_quoted_text_is_kept(tmp_path: Path) -> None:
     text = "слово " * 15_000 + "конец"
     assert texts(write(tmp_path, f'filename,text\na.jpg,"{text}"\n')) == [text]
+
+
+def test_a_workbook_is_read_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.xlsx"
+    rows = [["filename", "text", "page"], ["1.jpg", "NA", "p1"], ["2.jpg", "007", None], [None, None, None]]
+    pandas.DataFrame([*rows, ["3.jpg", "мой\nдом", "p2"]]).to_excel(path, header=False, index=False)
+    reading = read_table(path, "utf-8")
+    assert [(one.filename, one.text, one.page) for one in reading.records] == [
+        ("1.jpg", "NA", "p1"),
+        ("2.jpg", "007", ""),
+        ("3.jpg", "мой\nдом", "p2"),
+    ]
+    path.write_bytes(b"no workbook")
+    with pytest.raises(GroundTruthError, match=r"annotations.xlsx cannot be read as an Excel workbook"):
+        read_table(path, "utf-8")

@@ -1,8 +1,9 @@
-"""The base model by its small files and headers: every finding provoked."""
+"""The base model by its files, before it is loaded: every finding provoked."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,10 @@ from ownhand.checks.base_model import (
     gather_model,
 )
 from ownhand.checks.findings import Finding
+from ownhand.errors import Refusal
+from ownhand.model.loading import load_base_model
 from ownhand.model.official import UNUSED_OFFICIAL, build_config, official_tensors
+from ownhand.model.weights import is_finite
 from ownhand.params import Params, read_params
 
 ROOT = Path(__file__).parent.parent
@@ -91,7 +95,7 @@ def copy(tmp_path: Path, model_folder: Path) -> Path:
     return Path(shutil.copytree(model_folder, tmp_path / "copy"))
 
 
-def test_a_whole_checkpoint_is_described_without_reading_a_weight(model_folder: Path) -> None:
+def test_a_whole_checkpoint_is_described(model_folder: Path) -> None:
     facts, model = gather(model_folder)
     stored = load_file(model_folder / "model.safetensors")
     assert facts.files == facts.expected == {name: tuple(tensor.shape) for name, tensor in stored.items()}
@@ -135,6 +139,93 @@ def test_broken_small_files_are_one_finding_and_no_traceback(copy: Path, broken:
     facts, model = gather(copy)
     assert model is None
     assert found(check_base_model(facts, "cpu")) == {"MODEL-003": "blocker"}
+
+
+def spoil(folder: Path, name: str, change: Any) -> None:
+    """Write bytes, or a value into the first place of that key in a JSON file."""
+    if isinstance(change, bytes):
+        (folder / name).write_bytes(change)
+        return
+
+    def put(value: Any) -> bool:
+        if isinstance(value, dict):
+            for key, new in change.items():
+                if key in value:
+                    value[key] = new
+                    return True
+            return any(put(inner) for inner in value.values())
+        return False
+
+    content = json.loads((folder / name).read_text(encoding="utf-8"))
+    assert put(content)
+    (folder / name).write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "code"),
+    [
+        ("config.json", b"", "MODEL-003"),
+        ("config.json", b"[]", "MODEL-003"),
+        ("config.json", "\u0451".encode("cp1251"), "MODEL-003"),
+        ("config.json", {"model_type": ["deepseek_vl_v2"]}, "MODEL-003"),
+        ("config.json", {"language_config": None}, "MODEL-003"),
+        ("config.json", {"language_config": []}, "MODEL-003"),
+        ("config.json", {"hidden_size": "128"}, "MODEL-003"),
+        ("config.json", {"hidden_size": 0}, "MODEL-003"),
+        ("config.json", {"hidden_size": -128}, "MODEL-003"),
+        ("config.json", {"hidden_size": 127}, "MODEL-003"),
+        ("config.json", {"num_hidden_layers": 10**9}, "MODEL-003"),
+        ("config.json", {"num_attention_heads": 0}, "MODEL-003"),
+        ("config.json", {"downsample_channels": 5}, "MODEL-003"),
+        ("config.json", {"downsample_channels": []}, "MODEL-003"),
+        ("config.json", {"global_attn_indexes": None}, "MODEL-003"),
+        ("config.json", {"width": -1}, "MODEL-003"),
+        ("config.json", {"patch_size": 0}, "MODEL-003"),
+        ("processor_config.json", b"{", "MODEL-003"),
+        ("processor_config.json", b"7", "MODEL-003"),
+        ("processor_config.json", {"view_sizes": [64]}, "MODEL-003"),
+        ("processor_config.json", {"tile": "64"}, "MODEL-003"),
+        ("processor_config.json", {"tile": 0}, "MODEL-003"),
+        ("processor_config.json", {"tile": True}, "MODEL-003"),
+        ("processor_config.json", {"pixels_per_token": -16}, "MODEL-003"),
+        ("tokenizer.json", b"", "MODEL-003"),
+        ("tokenizer.json", b"{}", "MODEL-003"),
+        ("tokenizer.json", {"type": "Nothing"}, "MODEL-003"),
+        ("model.safetensors", b"", "MODEL-004"),
+        ("model.safetensors", b"\xff" * 99, "MODEL-004"),
+        ("model.safetensors.index.json", b"{", "MODEL-004"),
+        ("model.safetensors.index.json", b'{"weight_map": []}', "MODEL-004"),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": "gone.safetensors"}}', "MODEL-004"),
+    ],
+)
+def test_a_damaged_file_is_found_by_check_and_named_by_the_loader(
+    copy: Path, name: str, change: Any, code: str
+) -> None:
+    spoil(copy, name, change)
+    findings = check_base_model(gather(copy)[0], "cpu")
+    assert found(findings) == {code: "blocker"}
+    assert name in next(one.seen for one in findings if one.code == code)
+    if name != "processor_config.json":  # which is no matter of the weights
+        with pytest.raises(Refusal, match=re.escape(name)):
+            load_base_model(str(copy), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_no_numbers_are_named(copy: Path, value: float, dtype: torch.dtype) -> None:
+    stored = {name: tensor.to(dtype) for name, tensor in load_file(copy / "model.safetensors").items()}
+    stored["lm_head.weight"][1, 1] = value
+    save_file(stored, copy / "model.safetensors", metadata={"format": "pt"})
+    findings = check_base_model(gather(copy)[0], "cpu")
+    assert found(findings) == {"MODEL-004": "blocker"}
+    assert "NaN or infinity in lm_head.weight" in next(one.seen for one in findings if one.code == "MODEL-004")
+    with pytest.raises(Refusal, match=r"NaN or infinity in lm_head\.weight"):
+        load_base_model(str(copy), dtype=torch.float32)
+
+
+def test_numbers_without_a_sum_are_numbers() -> None:
+    assert is_finite(torch.full((4,), 3e38)) and is_finite(torch.tensor([1, 2])) and is_finite(torch.zeros(0))
+    assert not is_finite(torch.tensor([float("inf"), float("-inf")]))
 
 
 def test_a_name_that_is_no_folder_and_no_hub_id_is_unreachable() -> None:

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from ownhand.checks.readiness import inspect, report_readiness
 from ownhand.checks.run import inspect_run
 from ownhand.errors import Refusal
 from ownhand.params import read_params
-from ownhand.samples import Sample
+from ownhand.samples import Sample, write_metadata
 from stages import train
 
 ROOT = Path(__file__).parent.parent
@@ -82,8 +81,7 @@ def write_samples(folder: Path, lines: Sequence[tuple[str, str, str]], pictures:
         image_id, page = f"{number:05d}", Path(name).stem
         size = (picture.width, picture.height)
         samples.append(Sample(image_id, path.as_posix(), text, name, page, "", *size, side, str(number)))
-    records = [asdict(sample) for sample in samples]
-    (folder / "data/processed/metadata.json").write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
+    write_metadata(samples, folder / "data/processed")
     (folder / "metrics").mkdir(exist_ok=True)
     (folder / "metrics/rejected.csv").write_text("file,row,reason\n", encoding="utf-8")
 
@@ -240,6 +238,7 @@ def test_in_dvc_a_blocker_stops_what_follows_and_a_new_warning_re_runs_nothing(w
         shutil.copytree(ROOT / package, workspace / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", workspace)
     shutil.copy(ROOT / ".dvcignore", workspace)
+    (workspace / "data/raw").mkdir(parents=True, exist_ok=True)  # check looks there for what is no file
     (workspace / "stages/after.py").write_text("open('after.txt', 'w').write('done')\n", encoding="utf-8")
     run(workspace, "git", "init", "-q")
     run(workspace, "dvc", "init", "-q")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from ownhand.dataset import conversion
 from ownhand.dataset.conversion import Original, convert_pictures
 from ownhand.dataset.duplicates import Picture
 from ownhand.errors import Refusal
+from ownhand.files import Unwritable
 from ownhand.ground_truth.regions import Region, box
 from ownhand.images import ImageLimits
 
@@ -112,3 +114,14 @@ def test_a_page_is_opened_once_however_many_lines_it_has(tmp_path: Path, monkeyp
     lines = [Original(tmp_path / "page.png", Region(box(0, y, 80, 20), None)) for y in range(30)]
     assert all(isinstance(line, Picture) for line in convert_pictures(lines, tmp_path / "out", LIMITS))
     assert len(opened) == 1
+
+
+def test_a_disk_that_fills_up_is_named_with_its_file(
+    tmp_path: Path, originals: list[Original], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(Unwritable, match=r"out/0000000\.jpg could not be written \(No space.*the disk at .* MB free"):
+        convert_pictures(originals, tmp_path / "out", LIMITS, workers=1)

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from conftest import ROOT, edit_params
 
 from ownhand.errors import Refusal
 from ownhand.runtime import hash_file
-from ownhand.samples import METADATA, Sample, read_metadata
-from ownhand.training import run
-from ownhand.training.trainer import MarkCompleteCheckpoints
+from ownhand.samples import Sample, read_metadata, write_metadata
+from ownhand.training import cross_validation as run
+from ownhand.training.checkpoints import SealCheckpoints
 from stages import cross_validate, encode, train, transcribe
+
+pytestmark = pytest.mark.slow
 
 OUTPUTS = ("base.jsonl", "adapter.jsonl", "folds.json")
 
@@ -51,7 +53,7 @@ def workspace(stage_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def rewrite_samples(change: Any) -> list[Sample]:
     samples = [change(sample) for sample in read_metadata()]
-    METADATA.write_text(json.dumps([asdict(s) for s in samples], ensure_ascii=False), encoding="utf-8")
+    write_metadata(samples)
     return samples
 
 
@@ -123,7 +125,7 @@ def test_interrupted_anywhere_it_goes_on_and_gives_the_same_bytes(
     cross_validate.main()
     expected = written()
     shutil.rmtree(cross_validate.OUTPUT)
-    saved, kept, trained = MarkCompleteCheckpoints.on_save, run.keep, []
+    saved, kept, trained = SealCheckpoints.on_save, run.keep, []
 
     def after_a_checkpoint_of_the_second_fold(self: Any, args: Any, *rest: Any, **more: Any) -> None:
         saved(self, args, *rest, **more)
@@ -139,7 +141,7 @@ def test_interrupted_anywhere_it_goes_on_and_gives_the_same_bytes(
         with pytest.raises(Interrupted):
             cross_validate.main()
     with monkeypatch.context() as patch:
-        patch.setattr(MarkCompleteCheckpoints, "on_save", after_a_checkpoint_of_the_second_fold)
+        patch.setattr(SealCheckpoints, "on_save", after_a_checkpoint_of_the_second_fold)
         patch.setattr(run, "encode_views", None)  # the copies are there already
         with pytest.raises(Interrupted):
             cross_validate.main()

@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 
+from ownhand.errors import Refusal
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import ConfidenceRecorder, is_loop, transcribe
+from ownhand.model.reading import json_lines
 from ownhand.params import TranscribeParams
 from ownhand.samples import Sample
 from ownhand.vision.features import FeatureCache
@@ -57,3 +59,15 @@ def test_readings_do_not_depend_on_the_batch_they_are_read_in(
     assert [r.confidence for r in together] == pytest.approx([r.confidence for r in alone], abs=1e-4)
     assert all(0 < r.confidence <= 1 for r in together)
     assert all(r.runaway == (r.new_tokens == 12) for r in together)
+
+
+def test_a_picture_that_gives_no_numbers_is_refused(
+    base: BaseModel, samples: list[Sample], cache: FeatureCache
+) -> None:
+    model = base.load(vision=False)
+    tokens = [cache.tokens(samples[0].image_id), torch.full_like(cache.tokens(samples[1].image_id), float("nan"))]
+    params = TranscribeParams(max_new_tokens=4, no_repeat_ngram_size=0, batch_size=2)
+    with pytest.raises(Refusal, match=r"no numbers \(NaN\)"):
+        transcribe(model, tokens, base, params, None)
+    with pytest.raises(ValueError):
+        json_lines([{"confidence": float("nan")}])

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ownhand.checks.environment import check_environment, runs_on
-from ownhand.checks.machine import Card, EnvironmentFacts
+from ownhand.checks.environment import check_environment, check_four_bits, runs_on
+from ownhand.checks.machine import EnvironmentFacts, Gpu
+from ownhand.model import four_bit
+from ownhand.params import read_params
 
-BLACKWELL = Card("NVIDIA GeForce RTX 5060 Ti", (12, 0), True, 15 * 10**9, 16 * 10**9)
+ROOT = Path(__file__).parent.parent
+
+BLACKWELL = Gpu("NVIDIA GeForce RTX 5060 Ti", (12, 0), True, 15 * 10**9, 16 * 10**9)
 CU124 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
 GOOD = EnvironmentFacts(
     python=(3, 12, 4),
@@ -19,7 +24,7 @@ GOOD = EnvironmentFacts(
     ranges={"torch": "==2.13.0", "transformers": ">=5.23,<5.24", "peft": ">=0.21.2,<0.22", "accelerate": ">=1.15,<2"},
     cuda_build="12.8",
     architectures=("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"),
-    card=BLACKWELL,
+    gpu=BLACKWELL,
     driver=True,
     asked_device="auto",
     device="cuda",
@@ -52,16 +57,16 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
         ({"versions": {**GOOD.versions, "accelerate": "0.9"}}, "ENV-002", "warning"),
         ({"versions": {**GOOD.versions, "torch": "2.14.0"}}, "ENV-002", "warning"),
         ({"cuda_build": "12.4", "architectures": CU124}, "ENV-003", "blocker"),
-        ({"cuda_build": None, "card": None, "devices": ("cpu",), "device": "cpu"}, "ENV-004", "warning"),
+        ({"cuda_build": None, "gpu": None, "devices": ("cpu",), "device": "cpu"}, "ENV-004", "warning"),
         ({"asked_device": "cuda:3"}, "ENV-005", "blocker"),
         ({"asked_device": "mps"}, "ENV-005", "blocker"),
-        ({"card": None, "devices": ("cpu",), "device": "cpu"}, "ENV-006", "warning"),
+        ({"gpu": None, "devices": ("cpu",), "device": "cpu"}, "ENV-006", "warning"),
         ({"free_disk_bytes": 9 * 10**8}, "ENV-007", "blocker"),
         ({"free_disk_bytes": 12 * 10**8}, "ENV-007", "warning"),
         ({"root_length": 170}, "ENV-009", "warning"),
         ({"threads": 16}, "ENV-010", "warning"),
         ({"processes": 2}, "ENV-012", "blocker"),  # one GPU
-        ({"processes": 9, "device": "cpu", "asked_device": "cpu", "card": None}, "ENV-012", "blocker"),
+        ({"processes": 9, "device": "cpu", "asked_device": "cpu", "gpu": None}, "ENV-012", "blocker"),
     ],
 )
 def test_each_fault_is_found_and_nothing_else(changes: dict[str, Any], code: str, level: str) -> None:
@@ -83,7 +88,7 @@ def test_the_missing_kernel_names_card_build_and_install_line() -> None:
 
 
 def test_whoever_chose_the_cpu_is_not_told_about_the_card() -> None:
-    without = replace(GOOD, cuda_build=None, card=None, devices=("cpu",), device="cpu", asked_device="cpu")
+    without = replace(GOOD, cuda_build=None, gpu=None, devices=("cpu",), device="cpu", asked_device="cpu")
     assert levels(without) == {}
 
 
@@ -103,3 +108,17 @@ def test_machine_code_and_portable_code_run_where_cuda_says(
     architectures: tuple[str, ...], capability: tuple[int, int], expected: bool
 ) -> None:
     assert runs_on(architectures, capability) is expected
+
+
+def test_four_bits_are_looked_at_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = read_params(ROOT / "params.yaml")
+    assert check_four_bits(params, "cpu") == []
+    asked = params.model_copy(update={"train": params.train.model_copy(update={"expert_weights": "nf4"})})
+    monkeypatch.setattr(four_bit, "what_is_missing", lambda device: None)
+    (found,) = check_four_bits(asked, "cpu")
+    assert (found.code, found.level) == ("ENV-013", "ready") and "train.expert_weights" in found.seen
+    monkeypatch.setattr(four_bit, "what_is_missing", lambda device: ("bitsandbytes is not installed", "pip install it"))
+    (found,) = check_four_bits(asked, "cpu")
+    assert (
+        found.level == "blocker" and "bitsandbytes is not installed" in found.seen and found.remedy == "pip install it"
+    )

@@ -16,7 +16,8 @@ import pytest
 from validation_set import PARAMS, ROWS, read_predictions, write, write_predictions, write_validation_set
 
 from ownhand.errors import Refusal
-from stages.evaluate import evaluate, keep_predictions
+from ownhand.evaluation.others import keep_predictions
+from stages.evaluate import evaluate
 
 TABLES = ["rates", "leniency", "pages", "hands", "lengths", "scripts", "calibration", "review", "confusion_cells"]
 OUTPUTS = (
@@ -128,7 +129,7 @@ def test_confusions_are_the_adapters(tmp_path: Path) -> None:
 def test_the_tables_hold_what_the_main_file_sums_up(tmp_path: Path) -> None:
     summary = evaluate(write_validation_set(tmp_path), PARAMS)
     tables = {name: rows_of(tmp_path / f"metrics/tables/{name}.csv") for name in TABLES}
-    assert {path.stem for path in (tmp_path / "metrics/tables").iterdir()} == set(TABLES)
+    assert {path.stem for path in (tmp_path / "metrics/tables").glob("*.csv")} == set(TABLES)
     cer = next(row for row in tables["rates"] if (row["reader"], row["rate"]) == ("base", "cer"))
     assert (float(cer["value"]), float(cer["low"])) == (summary["base"]["cer"], summary["base"]["cer_low"])
     assert float(cer["minus_adapter"]) == summary["difference"]["cer"]
@@ -166,28 +167,10 @@ def test_another_reader_stands_beside_base_and_adapter_everywhere(tmp_path: Path
     assert "tesseract-5.3_cer" in rows_of(tmp_path / "metrics/tables/scripts.csv")[0]
 
 
-def test_another_readers_file_that_lacks_a_line_is_refused_and_not_kept(tmp_path: Path) -> None:
-    root = write_validation_set(tmp_path)
-    with pytest.raises(Refusal, match=r"no prediction for: 00005"):
-        keep_predictions(root, others_file(tmp_path / "out.jsonl", ["", "", ""]), "tesseract")
-    assert not (root / "data/others").exists()
-
-
-@pytest.mark.parametrize("name", ["base", "adapter", "a b", "тессеракт", "../x", ""])
-def test_a_name_that_cannot_be_a_column_is_refused(tmp_path: Path, name: str) -> None:
-    root = write_validation_set(tmp_path)
-    with pytest.raises(Refusal, match="cannot be the name of a reader"):
-        keep_predictions(root, others_file(tmp_path / "out.jsonl", ["", "", "", ""]), name)
-    if name == "base":
-        others_file(root / "data/others/base.jsonl", ["", "", "", ""])
-        with pytest.raises(Refusal, match=r"^data/others/base\.jsonl: 'base' cannot be"):
-            evaluate(root, PARAMS)
-
-
-def run_alone(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_alone(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUTF8": "1"}
     return subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "stages.evaluate", *arguments],
+        [sys.executable, "-X", "importtime", "-m", *(command or ["stages.evaluate"])],
         cwd=root,
         env=environment,
         capture_output=True,
@@ -202,15 +185,6 @@ def test_alone_it_ends_with_one_line_and_never_loads_torch(tmp_path: Path) -> No
     assert ended.stdout.startswith("evaluate: read 2 x 4 predictions") and ended.stdout.count("\n") == 1
     imported = set(re.findall(r"\|\s+(\w+)$", ended.stderr, re.MULTILINE))
     assert "jinja2" in imported and "torch" not in imported
-
-
-def test_alone_with_predictions_it_takes_the_name_of_the_file(tmp_path: Path) -> None:
-    root = write_validation_set(tmp_path)
-    others_file(tmp_path / "kraken.jsonl", ["", "", "", ""])
-    ended = run_alone(root, "--predictions", "kraken.jsonl")
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    summary = json.loads((root / "metrics/evaluation.json").read_text(encoding="utf-8"))
-    assert summary["others"]["kraken"]["blank_rate"] == 1
 
 
 def test_alone_a_refusal_is_a_message_and_exit_code_1(tmp_path: Path) -> None:

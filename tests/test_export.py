@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 
 from ownhand import export
 from ownhand.errors import Refusal
 from ownhand.export import check_disk, check_parameters, export_adapter, export_merged
-from ownhand.model.adapter import add_adapter, load_adapter, lora_config, read_adapter_config, save_adapter
+from ownhand.files import Unwritable, write_json
+from ownhand.model.adapter import (
+    add_adapter,
+    load_adapter,
+    lora_config,
+    read_adapter_config,
+    save_adapter,
+    to_native,
+)
 from ownhand.model.loading import load_base_model
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
 from ownhand.model.views import VisionInput
@@ -122,18 +133,57 @@ def test_the_official_adapter_comes_back(
         for name in ("adapter", "official")
     ]
     assert torch.equal(read[0], read[1])
-    card = (tmp_path / "official/README.md").read_text("utf-8")
-    assert ("unproven" in card) is ("experts" in targets)
+
+
+@pytest.mark.parametrize("targets", [["experts"], ["attention", "mlp", "experts"]])
+def test_the_official_adapter_has_one_pair_for_each_matrix_of_the_official_checkpoint(
+    tmp_path: Path, model_folder: Path, special: SpecialTokens, cache: FeatureCache, targets: list[str]
+) -> None:
+    """B times A, added to the checkpoint's matrix of the same name, makes the model that the fused adapter makes."""
+    params = parameters(model_folder, targets)
+    train_a_little(params, tmp_path / "adapter")
+    export_adapter(params, tmp_path / "adapter", tmp_path / "official", EVALUATION)
+    adapter = load_file(tmp_path / "official/adapter_model.safetensors")
+    names = [name.removesuffix(".lora_A.weight") for name in adapter if name.endswith(".lora_A.weight")]
+    assert len(names) == len(adapter) / 2
+    assert "base_model.model.model.layers.2.mlp.experts.3.up_proj" in names
+    shutil.copytree(model_folder, tmp_path / "sum")
+    weights = load_file(tmp_path / "sum/model.safetensors")
+    for name in names:
+        a, b = adapter[f"{name}.lora_A.weight"], adapter[f"{name}.lora_B.weight"]
+        scale = params.train.lora_alpha / params.train.lora_r
+        weights[f"{name.removeprefix('base_model.model.')}.weight"] += scale * b @ a
+    save_file(weights, tmp_path / "sum/model.safetensors", metadata={"format": "pt"})
+    tokens = cache.tokens("00001")
+    found = logits(load_base_model(str(tmp_path / "sum"), dtype=torch.float32), tokens, special)
+    base = load_base_model(str(model_folder), dtype=torch.float32)
+    plain = logits(base, tokens, special)
+    expected = logits(load_adapter(base, tmp_path / "adapter"), tokens, special)
+    assert torch.allclose(found, expected, atol=1e-4, rtol=0)
+    assert not torch.allclose(plain, expected, atol=1e-2)
+
+
+def test_experts_that_have_no_fused_form_are_refused(tmp_path: Path, model_folder: Path) -> None:
+    params = parameters(model_folder, ["experts"])
+    train_a_little(params, tmp_path / "adapter")
+    export_adapter(params, tmp_path / "adapter", tmp_path / "official", EVALUATION)
+    weights = load_file(tmp_path / "official/adapter_model.safetensors")
+    name = "base_model.model.model.layers.1.mlp.experts.0.gate_proj.lora_A.weight"
+    with pytest.raises(Refusal, match="differ in A"):
+        to_native({**weights, name: weights[name] + 1})
+    with pytest.raises(Refusal, match="lacks .*gate_proj.*lora_A.*0"):
+        to_native({other: tensor for other, tensor in weights.items() if other != name})
 
 
 def test_the_official_adapter_names_its_modules_as_a_list(tmp_path: Path, model_folder: Path) -> None:
-    params = parameters(model_folder, ["attention", "mlp"])
+    params = parameters(model_folder, ["attention", "mlp", "experts"])
     train_a_little(params, tmp_path / "adapter")
     export_adapter(params, tmp_path / "adapter", tmp_path / "official", EVALUATION)
     config = json.loads((tmp_path / "official/adapter_config.json").read_text("utf-8"))
     expected = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
     assert sorted(config["target_modules"]) == expected
     assert config["base_model_name_or_path"] == str(model_folder)
+    assert config["target_parameters"] is None
 
 
 def test_an_adapter_of_the_vision_tower_is_exported_merged_only(tmp_path: Path, model_folder: Path) -> None:
@@ -159,7 +209,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_read(
     tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
-    with pytest.raises(Refusal, match=r"needs 0\.01 GB, 0\.00 GB are free"):
+    with pytest.raises(Refusal, match=r"needs 0\.\d\d GB, 0\.00 GB are free"):
         export_merged(parameters(model_folder, ["attention"]), tmp_path / "nowhere", tmp_path / "merged", EVALUATION)
     check_disk(tmp_path, 900_000)
     with pytest.raises(Refusal):
@@ -179,4 +229,88 @@ def test_without_an_evaluation_nothing_is_exported(
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
     with pytest.raises(Refusal, match="dvc repro"):
+        export.main()
+
+
+def prepare_export(folder: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in which `export` can run: parameters, an adapter, an evaluation."""
+    params = parameters(model_folder, ["attention"])
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(export, "read_params", lambda: params)
+    train_a_little(params, export.ADAPTER)
+    write_json(export.EVALUATION, EVALUATION)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "config", "card"])
+def test_interrupted_while_the_official_adapter_is_written_the_old_one_is_whole(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    prepare_export(tmp_path, model_folder, monkeypatch)
+    export.main()
+    before = {path.name: path.read_bytes() for path in export.OFFICIAL_ADAPTER.iterdir()}
+
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    name = {"safetensors": "save_file", "config": "LoraConfig.save_pretrained", "card": "card"}[kind]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"ownhand.export.{name}", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export.export_adapter(export.read_params(), export.ADAPTER, export.OFFICIAL_ADAPTER, EVALUATION)
+    assert {path.name: path.read_bytes() for path in export.OFFICIAL_ADAPTER.iterdir()} == before
+    assert sorted(path.name for path in Path("models").iterdir()) == ["adapter", "adapter-official", "merged"]
+
+
+def test_a_full_disk_is_no_refusal_of_the_adapter(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_export(tmp_path, model_folder, monkeypatch)
+
+    def fill(*_: Any, **__: Any) -> Any:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("ownhand.export.save_file", fill)
+    with pytest.raises(Unwritable, match=r"models/adapter-official could not be written .*No space left.*the disk at "):
+        export.main()
+
+
+def test_two_exports_at_once_both_end_well(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare_export(tmp_path, model_folder, monkeypatch)
+    monkeypatch.setattr(export, "load_base_model", slowly(export.load_base_model))
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            export.main()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert sorted(path.name for path in Path("models").iterdir()) == ["adapter", "adapter-official", "merged"]
+
+
+def slowly(function: Any) -> Any:
+    """`function`, which both callers have come to before either goes on, if nothing keeps them apart."""
+    together = threading.Barrier(2)
+
+    def called(*arguments: Any, **more: Any) -> Any:
+        with suppress(threading.BrokenBarrierError):
+            together.wait(1)
+        return function(*arguments, **more)
+
+    return called
+
+
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000])
+def test_a_damaged_evaluation_is_named(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    prepare_export(tmp_path, model_folder, monkeypatch)
+    export.EVALUATION.write_text(content, encoding="utf-8")
+    with pytest.raises(Refusal, match=r"summary\.json is damaged"):
         export.main()

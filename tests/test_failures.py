@@ -28,6 +28,12 @@ def test_a_refusal_and_a_full_disk_are_messages(capsys: pytest.CaptureFixture[st
     assert code == 1 and "No space left on device" in said and "models/adapter" in said
 
 
+def test_a_full_disk_that_nobody_named_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = end(OSError(errno.ENOSPC, "No space left on device"), capsys)
+    assert code == 1 and "the disk at " in said and "MB free: make room there" in said
+    assert "make room" not in end(OSError(errno.EACCES, "Permission denied", "models/adapter"), capsys)[1]
+
+
 def test_an_interruption_is_never_taken_for_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = end(KeyboardInterrupt(), capsys)
     assert code == 130 and "last checkpoint" in said

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from test_splits import POEM, letters, notebook
 
 from ownhand.dataset.splits import SplitRules, SplitSample, split_samples
 from ownhand.errors import Refusal
 from ownhand.samples import Sample
 from ownhand.training import folds as module
 from ownhand.training.folds import assign_folds
-from tests.test_splits import POEM, letters, notebook
 
 LONG = "Миновало почти десятилетие с тех пор, как произошел прорыв в разработке сетей"
 

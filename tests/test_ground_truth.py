@@ -371,7 +371,7 @@ def test_two_formats_at_once_are_an_error_that_names_both(tmp_path: Path, other:
     write_annotations(tmp_path / "raw", [("a.jpg", "да")])
     FORMATS[other](tmp_path / "raw", [("a.jpg", "да")])
     with pytest.raises(
-        GroundTruthError, match=r"2 formats.*leave one.*\n  annotations\.csv or \.tsv: annotations\.csv\n"
+        GroundTruthError, match=r"2 formats.*leave one.*\n  annotations\.csv, \.tsv or \.xlsx: annotations\.csv\n"
     ):
         read_ground_truth(tmp_path / "raw", "utf-8")
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from validation_set import PARAMS, ROWS, read_predictions, write, write_predicti
 
 from ownhand.report.html_report import show_spaces
 from ownhand.report.records import read_curves
+from ownhand.samples import read_metadata, write_metadata
 from ownhand.vision.contact_sheet import Group, write_contact_sheet
 from stages.evaluate import evaluate
 
@@ -270,10 +272,11 @@ def test_only_parameters_that_dvc_watches_are_shown(tmp_path: Path) -> None:
 
 def test_the_hand_is_named_only_where_there_are_several(tmp_path: Path) -> None:
     root = write_validation_set(tmp_path)
-    path = root / "data/processed/metadata.json"
-    path.write_text(path.read_text(encoding="utf-8").replace('"hand": ""', '"hand": "Анна"'), encoding="utf-8")
+    processed = root / "data/processed"
+    samples = [replace(sample, hand="Анна") for sample in read_metadata(processed)]
+    write_metadata(samples, processed)
     assert "page p1 ·" in write_report(root)
-    path.write_text(path.read_text(encoding="utf-8").replace('"Анна"', '"Пётр"', 2), encoding="utf-8")
+    write_metadata([*(replace(sample, hand="Пётр") for sample in samples[:2]), *samples[2:]], processed)
     page = write_report(root)
     assert "page Пётр / p1 ·" in page and "page Анна / p1 ·" in page
 

@@ -23,6 +23,8 @@ from ownhand.model.official import UNUSED_OFFICIAL, official_tensors, read_unuse
 from ownhand.model.views import make_views, read_view_sizes
 from ownhand.vision.features import compute_vision_tokens
 
+pytestmark = pytest.mark.slow
+
 TABLE = Path(__file__).parent / "data/official_tensors.csv"  # every tensor of the checkpoint, numbers replaced by N
 
 

@@ -253,7 +253,7 @@ def test_of_500_good_pictures_and_everything_bad_500_are_accepted_and_each_bad_o
     limit = replace(limit, base=base)
     summary = prepare(raw, tmp_path / "processed", tmp_path, shipped.prepare, limit, workers=1)
 
-    assert sum(summary.samples.values()) == len(read_metadata(tmp_path / "processed/metadata.json")) == 500
+    assert sum(summary.samples.values()) == len(read_metadata(tmp_path / "processed")) == 500
     with (tmp_path / "rejected.csv").open(encoding="utf-8", newline="") as file:
         rejected = list(csv.DictReader(file))
     assert {row["file"]: row["reason"].partition(":")[0] for row in rejected} == expected

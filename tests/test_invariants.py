@@ -128,6 +128,7 @@ def test_only_adapter_weights_move_and_base_files_stay(
     assert {path: hash_file(path) for path in model_folder.iterdir()} == files_before
 
 
+@pytest.mark.slow
 def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     pictures: list[Image.Image], samples: list[Sample], tmp_path: Path, train_params: TrainParams
 ) -> None:

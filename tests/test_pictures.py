@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ownhand import read
 from ownhand.model.sequence import SpecialTokens
 from ownhand.model.views import VisionInput
 from ownhand.params import read_params
-from ownhand.samples import Sample
+from ownhand.samples import Sample, write_metadata
 from ownhand.vision.augment import augment
 from ownhand.vision.pictures import PictureCollator, Pictures, pixel_inputs
 from stages import train, transcribe
@@ -83,9 +83,7 @@ def test_an_adapter_of_the_vision_tower_is_trained_and_then_read_with(
     content["runtime"] |= {"device": "cpu", "threads": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     (tmp_path / "data/processed").mkdir(parents=True)
-    metadata = json.dumps([asdict(sample) for sample in on_disk], ensure_ascii=False)
-    (tmp_path / "data/processed/metadata.json").write_text(metadata, encoding="utf-8")
-    (tmp_path / "demo").symlink_to(ROOT / "demo")
+    write_metadata(on_disk, tmp_path / "data/processed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     params = read_params()

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from ownhand import processes
 from ownhand.vision.features import FeatureCache
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

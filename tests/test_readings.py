@@ -15,7 +15,7 @@ from ownhand.samples import Sample, read_metadata
 
 def read(root: Path) -> list[Line]:
     files = {reader: root / f"data/predictions/{reader}.jsonl" for reader in READERS}
-    return read_lines(read_metadata(root / "data/processed/metadata.json"), files)
+    return read_lines(read_metadata(root / "data/processed"), files)
 
 
 def test_validation_lines_come_with_both_readings_and_training_lines_do_not(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import count_character_errors
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
 from ownhand.params import TranscribeParams
 from ownhand.samples import Sample
-from ownhand.training.selection import WHOLE, KeepBest, best_step, make_cer_reader
+from ownhand.training.checkpoints import SealCheckpoints, seal
+from ownhand.training.selection import KeepBest, best_step, make_cer_reader
 from ownhand.vision.features import FeatureCache
 
 
@@ -32,6 +34,7 @@ class SavedModel:
 def run(values: list[float], folder: Path, patience: int = 0) -> list[int]:
     """Evaluations every 10 steps with these values; the steps that were reached before the run was stopped."""
     callback = KeepBest("cer", patience)
+    seals = SealCheckpoints(callback.name_best)
     arguments, model = SimpleNamespace(output_dir=str(folder)), SavedModel()
     control = SimpleNamespace(should_training_stop=False)
     state = SimpleNamespace(log_history=[], global_step=0)
@@ -41,7 +44,8 @@ def run(values: list[float], folder: Path, patience: int = 0) -> list[int]:
         model.step = state.global_step
         state.log_history.append({"step": state.global_step, "eval_cer": value, "eval_loss": -value})
         callback.on_evaluate(arguments, state, control, model=model)
-        callback.on_save(arguments, state, control)
+        (folder / f"checkpoint-{state.global_step}").mkdir()
+        seals.on_save(arguments, state, control)
         reached.append(state.global_step)
         if control.should_training_stop:
             break
@@ -50,7 +54,7 @@ def run(values: list[float], folder: Path, patience: int = 0) -> list[int]:
 
 def test_the_adapter_of_the_lowest_value_is_kept_and_no_other(tmp_path: Path) -> None:
     assert run([0.5, 0.3, 0.4, 0.3], tmp_path) == [10, 20, 30, 40]
-    assert [path.name for path in tmp_path.iterdir()] == ["best-20"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best-20", "checkpoint-30", "checkpoint-40"]
     assert (tmp_path / "best-20/step").read_text() == "20"
 
 
@@ -74,10 +78,15 @@ def test_the_metric_is_the_one_that_was_asked_for() -> None:
 def test_an_adapter_that_is_not_whole_is_not_taken(tmp_path: Path) -> None:
     keeper = KeepBest("cer", 0)
     history = [{"step": 2, "eval_cer": 0.2}]
-    with pytest.raises(FileNotFoundError, match="best-2 is not whole"):
+    with pytest.raises(Refusal, match="best-2 is damaged: COMPLETE cannot be used"):
         keeper.best_folder(tmp_path, history)
     (tmp_path / "best-2").mkdir()
-    (tmp_path / "best-2" / WHOLE).touch()
+    (tmp_path / "best-2/weights").write_text("1", encoding="utf-8")
+    seal(tmp_path / "best-2")
+    (tmp_path / "best-2/weights").write_text("2", encoding="utf-8")
+    with pytest.raises(Refusal, match="best-2 is damaged: weights has changed"):
+        keeper.best_folder(tmp_path, history)
+    (tmp_path / "best-2/weights").write_text("1", encoding="utf-8")
     assert keeper.best_folder(tmp_path, history) == (2, tmp_path / "best-2")
 
 
@@ -98,3 +107,9 @@ def test_the_cer_of_training_is_the_cer_of_transcribe(
     assert model.training
     first_and_third = make_cer_reader(samples, tokens_of, base, params, 2)
     assert first_and_third(model) == (counts[0][0] + counts[2][0]) / (counts[0][1] + counts[2][1])
+
+
+def test_the_best_adapter_of_every_kept_checkpoint_stays(tmp_path: Path) -> None:
+    """Should the last checkpoint be damaged, the one before it still has the adapter that was the best then."""
+    run([0.5, 0.3, 0.4, 0.2], tmp_path)
+    assert {path.name for path in tmp_path.glob("best-*")} == {"best-20", "best-40"}

@@ -42,7 +42,7 @@ def test_calamari_variants_and_full_names_are_found(tmp_path: Path) -> None:
 def test_a_picture_of_exactly_the_name_wins_over_its_variants(tmp_path: Path) -> None:
     truth = read(tmp_path, {"a.png": "", "a.bin.png": "", "a.nrm.png": "", "a.gt.txt": "раз"})
     assert texts(truth) == {"a.png": "раз"}
-    assert [rejection.file for rejection in truth.rejections] == ["a.bin.png", "a.nrm.png"]
+    assert [one.file for one in truth.waiting] == ["a.bin.png", "a.nrm.png"]
 
 
 def test_pictures_that_share_a_text_are_rejected_and_listed(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ownhand.samples import read_metadata
 def lines_with_noise(root: Path, count: int, size_px: tuple[int, int]) -> list[Line]:
     write_validation_set(root, [ROWS[0]] * count, size_px)
     lines = read_lines(
-        read_metadata(root / "data/processed/metadata.json"),
+        read_metadata(root / "data/processed"),
         {reader: root / f"data/predictions/{reader}.jsonl" for reader in READERS},
     )
     noise = np.random.default_rng(1).integers(0, 256, (size_px[1], size_px[0], 3), np.uint8)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,18 @@ import yaml
 from accelerate import skip_first_batches
 from conftest import edit_params
 from peft import get_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import set_seed
 
+from demo.shape import build_tokenizer
 from ownhand.errors import Refusal
+from ownhand.files import Unwritable
 from ownhand.params import Params, read_params
-from ownhand.samples import Sample, read_metadata
+from ownhand.samples import Sample, read_metadata, write_metadata
+from ownhand.training.checkpoints import MARKER
 from ownhand.training.run import Datasets, create_keep_best, prepare_datasets
-from ownhand.training.trainer import COMPLETE, TokenWeightedTrainer, last_complete_checkpoint
+from ownhand.training.trainer import TokenWeightedTrainer
 from ownhand.vision.features import FeatureCache
 from stages import train
 
@@ -46,9 +52,7 @@ def workspace(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     (tmp_path / "data/processed").mkdir(parents=True)
     split = [replace(s, split="val" if i == 3 else "train") for i, s in enumerate(samples)]
-    (tmp_path / "data/processed/metadata.json").write_text(
-        json.dumps([asdict(s) for s in split], ensure_ascii=False), encoding="utf-8"
-    )
+    write_metadata(split, tmp_path / "data/processed")
     shutil.copytree(feature_folder, tmp_path / "data/features")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
@@ -82,6 +86,7 @@ def adapter_and_metrics(workspace: Path) -> tuple[dict[str, Any], str]:
     ).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "batch_tokens", "checkpoint_steps"), [(1, None, 4), (2, 92, 3)])
 def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(
     workspace: Path, batch_size: int, batch_tokens: int | None, checkpoint_steps: int
@@ -95,7 +100,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(
 
     killed = start(workspace)
     deadline = time.monotonic() + 120
-    while not list(workspace.glob(f".checkpoints/train/*/checkpoint-*/{COMPLETE}")):
+    while not list(workspace.glob(f".checkpoints/train/*/checkpoint-*/{MARKER}")):
         assert time.monotonic() < deadline
         assert killed.poll() is None, "the run ended before its first checkpoint was seen"
         time.sleep(0.01)
@@ -114,6 +119,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_adapter_of_an_uninterrupted_one(
     assert not list(workspace.glob(".checkpoints/train/*/*")), "unfinished work is left behind"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_over_takes_no_step_more(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop_before_the_end(trainer: Any, metrics: dict[str, Any], params: Params) -> None:
         raise KeyboardInterrupt
@@ -129,14 +135,118 @@ def test_a_run_that_was_over_takes_no_step_more(workspace: Path, monkeypatch: py
     assert json.loads((workspace / "metrics/train.json").read_text(encoding="utf-8"))["optimizer_steps"] == 18
 
 
-def test_a_half_written_checkpoint_is_never_taken_for_whole(tmp_path: Path) -> None:
-    for step, complete in ((3, True), (12, True), (15, False)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if complete:
-            (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
-    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-12"
-    assert not (tmp_path / "checkpoint-15").exists()
-    assert last_complete_checkpoint(tmp_path / "nothing") is None
+class Interrupted(Exception):
+    """Stands for a kill."""
+
+
+def interrupt_at(step: int) -> Path:
+    """Run the stage until its optimizer has taken `step` steps; the folder of its checkpoints."""
+    compute_loss = TokenWeightedTrainer.compute_loss
+
+    def stop(self: Any, *arguments: Any, **more: Any) -> Any:
+        if self.state.global_step == step:
+            raise Interrupted
+        return compute_loss(self, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TokenWeightedTrainer, "compute_loss", stop)
+        with pytest.raises(Interrupted):
+            train.main()
+    return train.unfinished_folder(read_params())
+
+
+def adapter_bytes() -> bytes:
+    return (train.ADAPTER / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_clock_that_was_set_back_costs_no_checkpoint(workspace: Path) -> None:
+    train.main()
+    expected = adapter_bytes()
+    checkpoints = interrupt_at(7)
+    for path in checkpoints.iterdir():
+        os.utime(path, (1_900_000_000, 1_900_000_000))  # as if written in 2030
+    interrupt_at(13)
+    train.main()
+    assert adapter_bytes() == expected
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = [
+    ("checkpoint-12/optimizer.pt", cut),
+    ("checkpoint-12/optimizer.pt", Path.unlink),
+    ("checkpoint-12/scheduler.pt", Path.unlink),
+    ("checkpoint-12/rng_state.pth", Path.unlink),
+    ("checkpoint-12/trainer_state.json", cut),
+    ("checkpoint-12/adapter_model.safetensors", flip),
+    ("checkpoint-12/COMPLETE", cut),
+    ("best-9/adapter_model.safetensors", flip),
+]
+
+
+def test_a_damaged_checkpoint_is_said_and_the_one_before_it_gives_the_same_adapter(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.main()
+    expected, metrics = adapter_bytes(), train.METRICS.read_bytes()
+    checkpoints = interrupt_at(13)
+    shutil.copytree(checkpoints, workspace / "interrupted")
+    for name, damage in DAMAGES:
+        shutil.copytree(workspace / "interrupted", checkpoints, dirs_exist_ok=True)
+        damage(checkpoints / name)
+        shutil.rmtree(train.ADAPTER)
+        capsys.readouterr()
+        train.main()
+        output = capsys.readouterr().out
+        assert "checkpoint-12.damaged: " in output and name.rpartition("/")[2] in output, name
+        if not name.startswith("best"):  # the checkpoint before needs that one, too
+            assert "goes on from checkpoint-9" in output, name
+        assert (adapter_bytes(), train.METRICS.read_bytes()) == (expected, metrics), name
+        assert not checkpoints.exists(), "unfinished work is left behind"
+
+
+TORCH_FULL = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
+SAFETENSORS_FULL = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize(
+    ("writer", "name", "error"),
+    [
+        ("torch.save", "checkpoint-9/scheduler.pt", TORCH_FULL),
+        ("peft.peft_model.safe_save_file", "best-9", SAFETENSORS_FULL),
+        ("peft.peft_model.safe_save_file", "adapter.tmp", SAFETENSORS_FULL),
+    ],
+)
+def test_a_disk_that_fills_up_is_named_and_what_was_done_before_stays(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, writer: str, name: str, error: Exception
+) -> None:
+    module, _, function = writer.rpartition(".")
+    write = getattr(importlib.import_module(module), function)
+
+    def fill(*arguments: Any, **more: Any) -> None:
+        if name in Path(arguments[1]).as_posix():
+            raise error
+        write(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, fill)
+        with pytest.raises(Unwritable, match=r"could not be written .*; the disk at .* MB free: make room there"):
+            train.main()
+    checkpoints = {path.name for path in train.unfinished_folder(read_params()).glob("checkpoint-*")}
+    assert checkpoints == ({"checkpoint-15", "checkpoint-18"} if "tmp" in name else {"checkpoint-3", "checkpoint-6"})
+    assert not list(workspace.rglob("*.tmp"))
+    train.main()
+    resumed = adapter_bytes()
+    train.main()
+    assert adapter_bytes() == resumed
 
 
 def test_another_parameter_or_another_text_begins_anew(workspace: Path) -> None:
@@ -148,7 +258,7 @@ def test_another_parameter_or_another_text_begins_anew(workspace: Path) -> None:
     assert unfinished(params) == first
     other = params.model_copy(update={"train": params.train.model_copy(update={"seed": 99})})
     assert unfinished(other) != first
-    metadata = workspace / "data/processed/metadata.json"
+    metadata = workspace / "data/processed/train/metadata.json"
     metadata.write_text(metadata.read_text(encoding="utf-8").replace("мама", "папа"), encoding="utf-8")
     assert unfinished(params) != first
 
@@ -172,7 +282,7 @@ def test_a_batch_larger_than_the_training_set_is_refused(workspace: Path) -> Non
 
 def test_samples_that_do_not_fit_are_all_named(workspace: Path) -> None:
     params = read_params()
-    params = params.model_copy(update={"train": params.train.model_copy(update={"max_tokens": 30})})
+    params = params.model_copy(update={"train": params.train.model_copy(update={"max_tokens": 16})})
     with pytest.raises(Refusal, match=r"(?s)train.max_tokens.*1\.jpg.*2\.jpg.*3\.jpg"):
         datasets(params)
 
@@ -230,16 +340,17 @@ def test_a_resumed_epoch_has_the_batches_that_were_left_of_it(
 
 def test_the_metrics_hold_the_loss_against_guessing_and_against_shuffled_pictures(workspace: Path) -> None:
     run = start(workspace)
-    output, _ = run.communicate()
+    output, errors = run.communicate()
     metrics = json.loads((workspace / "metrics/train.json").read_text())
-    assert metrics["uniform_loss"] == pytest.approx(5.83, abs=0.01)  # ln 341, the demo tokenizer's vocabulary
+    assert metrics["uniform_loss"] == pytest.approx(math.log(build_tokenizer().get_vocab_size()))
     assert metrics["optimizer_steps"] == 18
     assert metrics["train_lines"] == 3 and metrics["val_lines"] == 1
     assert metrics["selected_step"] in (9, 18)
     assert metrics["val_loss"] != metrics["val_loss_before"]
     # One validation line cannot be shuffled; a random base model may well learn nothing.
     assert set(metrics["findings"]) <= {"TRAIN-001", "TRAIN-002"}
-    assert "train: read 3 training views of 3 lines" in output.decode()
+    assert "train: read 3 training views of 3 lines" in output.decode() and "{" not in output.decode()
+    assert "\r" not in errors.decode() and "training: step 9 of 18: loss on validation " in errors.decode()
     curve = (workspace / "metrics/curves/val_loss.csv").read_text().splitlines()
     assert curve[0] == "step,loss" and len(curve) == 3
     best = min(curve[1:], key=lambda row: float(row.split(",")[1]))

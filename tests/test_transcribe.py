@@ -54,7 +54,7 @@ def read_probes(samples: list[Sample], cache: Cache, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(transcribe, "transcribe", show)
     params = TranscribeParams(max_new_tokens=1, no_repeat_ngram_size=0, batch_size=1)
     unused, tokens_of = cast(Any, None), {"base": cache.tokens, "adapter": cache.tokens}
-    text = transcribe.read_probes(cast(Any, Model()), samples, tokens_of, unused, unused, params)
+    text = transcribe.read_probes(cast(Any, Model()), samples, tokens_of, unused, params)
     return [json.loads(row) for row in text.splitlines()]
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from ownhand.evaluation.readings import READERS, Line, read_lines
 from ownhand.params import EvaluateParams
-from ownhand.samples import read_metadata
+from ownhand.samples import Sample, read_metadata, write_metadata
 
 PARAMS = EvaluateParams(bootstrap_samples=300, confidence_level=0.95, min_pages=3, worst_lines=2, folds=0, seed=1)
 # (page, transcription, reading of the base model, reading of the adapter)
@@ -56,7 +56,7 @@ def write_validation_set(
         )
     ]
     write_predictions(root, "probes", probes)
-    write(root / "data/processed/metadata.json", json.dumps(samples, ensure_ascii=False))
+    write_metadata([Sample(**sample) for sample in samples], root / "data/processed")
     for reader in predictions:
         write_predictions(root, reader, predictions[reader])
     shutil.copyfile(Path(__file__).parent.parent / "params.yaml", root / "params.yaml")
@@ -67,7 +67,7 @@ def write_cross_validation(root: Path, folds: int, read_in_training: str = "trai
     """Folds of whole pages over a written validation set: each sample is read as in validation, the training sample by
     the adapters as `read_in_training`; returns `root`.
     """
-    samples = read_metadata(root / "data/processed/metadata.json")
+    samples = read_metadata(root / "data/processed")
     fold_of = {page: number % folds + 1 for number, page in enumerate(sorted({sample.page for sample in samples}))}
     for reader in READERS:
         rows = read_predictions(root, reader)
@@ -96,7 +96,7 @@ def write_cross_validation(root: Path, folds: int, read_in_training: str = "trai
 
 def read_validation_lines(root: Path) -> list[Line]:
     files = {reader: root / f"data/predictions/{reader}.jsonl" for reader in READERS}
-    return read_lines(read_metadata(root / "data/processed/metadata.json"), files)
+    return read_lines(read_metadata(root / "data/processed"), files)
 
 
 def write_predictions(root: Path, reader: str, predictions: Sequence[dict[str, Any]]) -> None:

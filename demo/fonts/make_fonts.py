@@ -17,7 +17,9 @@ from typing import Any
 from fontTools.merge import Merger
 from fontTools.subset import Options, Subsetter
 from fontTools.ttLib import TTFont
+from fontTools.ttLib.woff2 import WOFF2FlavorData
 from fontTools.varLib.instancer import instantiateVariableFont
+from PIL import ImageFont
 
 FONTS = Path(__file__).parent
 STYLE = re.compile(r"-(light|regular|medium|semibold|bold)?(?:-?(italic))?$|-(informal|bouncy)$")
@@ -63,7 +65,7 @@ def read_original(packages: Path, family: str, weight: int, italic: bool, instan
         path = folder / "files" / f"{family}-{script}-{style}.woff2"
         if path.exists():
             font: Any = TTFont(path)
-            font.flavor = None
+            font.flavor, modified = None, font["head"].modified
             held = {chr(code) for code in font.getBestCmap()}
             subset(font, "".join(c for c in left if c in held), ["kern"] if instance else JOINING)
             if instance:
@@ -76,7 +78,9 @@ def read_original(packages: Path, family: str, weight: int, italic: bool, instan
         raise SystemExit(
             f"{packages}: neither @expo-google-fonts/{family} nor {folder.parent.name}/{family} has {style}"
         )
-    return (Merger().merge(parts) if len(parts) > 1 else TTFont(parts[0])), folder
+    font = Merger().merge(parts) if len(parts) > 1 else TTFont(parts[0])
+    font["head"].created = font["head"].modified = modified  # not today
+    return font, folder
 
 
 def narrow_full_width_letters(font: Any) -> None:
@@ -90,6 +94,15 @@ def narrow_full_width_letters(font: Any) -> None:
             font["hmtx"][letter] = (glyph.xMax - glyph.xMin + 2 * side, side)
 
 
+def drawn(name: str, font: Any) -> set[str] | None:
+    """The characters that leave ink, and the space; None when FreeType fails on one."""
+    picture, characters = ImageFont.truetype(FONTS / name, 48), map(chr, font.getBestCmap())
+    try:
+        return {c for c in characters if c == " " or picture.getmask(c).getbbox()}
+    except OSError:
+        return None
+
+
 def make(packages: Path, name: str) -> str:
     """Write one font; its row of README's table comes back."""
     weight, italic, instance = match.groups() if (match := STYLE.search(Path(name).stem)) else (None, None, None)
@@ -101,11 +114,16 @@ def make(packages: Path, name: str) -> str:
         raise SystemExit(f"{name}: a Reserved Font Name is declared")
     subset(font, CHARACTERS, JOINING)
     narrow_full_width_letters(font)
-    font.flavor = "woff2"
+    font.flavor, font.recalcTimestamp = "woff2", False  # the same bytes each time
     font.save(FONTS / name)
+    if drawn(name, font) is None:  # FreeType fails on the last glyph of some fonts with transformed outlines
+        font.flavorData = WOFF2FlavorData(transformedTables=[])
+        font.save(FONTS / name)
     if (FONTS / name).stat().st_size > LARGEST:
         subset(font, CHARACTERS, ["kern"]).save(FONTS / name)
-    held = {chr(code) for code in font.getBestCmap()}
+    held = drawn(name, font)
+    if held is None:
+        raise SystemExit(f"{name}: FreeType cannot draw it")
     lacking = " ".join(c for c in CHARACTERS if not c.isalpha() and c not in held)
     letters = [name for name, those in ALPHABETS.items() if {*those, *those.replace("ß", "").upper()} <= held]
     letters += [f"not {lacking}"] if lacking else []

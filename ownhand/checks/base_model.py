@@ -1,8 +1,7 @@
-"""The base model, judged by its small files and the headers of its weights: no weight is read."""
+"""The base model, judged by its files before anything is loaded: what `read` would stumble over is found here."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,18 +10,29 @@ from typing import Any
 
 import torch
 from huggingface_hub import get_safetensors_metadata
-from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig
 
 from ownhand.checks.configuration import ModelLimits
 from ownhand.checks.findings import Finding, blocker, gigabytes, ready, warning
 from ownhand.errors import Refusal
+from ownhand.files import read_json
 from ownhand.model.adapter import add_adapter, lora_config
-from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE, read_family
-from ownhand.model.loading import find_model, holds_all_weights, is_hub_id, model_class, read_config, read_tokenizer
+from ownhand.model.families import AGAIN, FAMILIES, OFFICIAL_MODEL_TYPE, read_family
+from ownhand.model.loading import (
+    check_weight_files,
+    find_model,
+    holds_all_weights,
+    is_hub_id,
+    model_class,
+    naming,
+    read_config,
+    read_tokenizer,
+)
 from ownhand.model.official import UNUSED_OFFICIAL, official_tensors
 from ownhand.model.views import ViewSizes, read_view_sizes
+from ownhand.model.weights import open_weights, refuse_not_finite
 from ownhand.params import Params, TrainParams
+from ownhand.progress import track
 
 KEYS_SHOWN = 3
 LARGE_MODEL = 1e9  # weights, from which on a CPU needs seconds for one line
@@ -33,10 +43,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of the base model before a weight is read.
+    """What is known of the base model before it is loaded.
 
     unreachable, unreadable: why the search ended; is_folder: a folder and not a hub id; files: tensors of the weight
-    files, None when they cannot be seen; broken: a weight file that is not whole; expected: tensors of the architecture
+    files, None when they cannot be seen; broken: what is wrong with one of them; expected: tensors of the architecture
     under the files' names; weights: their number; to_download: bytes that are not here yet; adapter_weights: number, 0
     when none fits; vocabulary: highest id of the tokenizer + 1; embedding: rows of the model's table.
     """
@@ -76,17 +86,18 @@ def gather_model(params: Params) -> tuple[ModelFacts, FoundModel | None]:
         return replace(known, unreachable=str(error)), None
     try:
         config, sizes = read_config(folder), read_view_sizes(folder)
-        model_type = json.loads((folder / "config.json").read_text("utf-8"))["model_type"]
-        with torch.device("meta"):
+        model_type = read_json(folder / "config.json", AGAIN)["model_type"]
+        with torch.device("meta"), naming(folder / "config.json", "it describes no model"):
             model = model_class(config)._from_config(config)
+            expected = {key: tuple(tensor.shape) for key, tensor in official_tensors(model).items()}
+        vocabulary = max(read_tokenizer(folder).get_vocab().values()) + 1
     except (Refusal, OSError, ValueError) as error:
         return replace(known, unreadable=str(error)), None
     try:
-        files, to_download = _read_headers(folder, name, revision)
+        files, to_download = _read_weights(folder, name, revision)
         broken = ""
-    except SafetensorError as error:
+    except Refusal as error:
         files, to_download, broken = None, 0, str(error)
-    expected = {key: tuple(tensor.shape) for key, tensor in official_tensors(model).items()}
     limits = ModelLimits(
         modes=sizes.modes,
         max_tiles=read_family(folder).max_tiles,
@@ -103,19 +114,23 @@ def gather_model(params: Params) -> tuple[ModelFacts, FoundModel | None]:
         weights=sum(parameter.numel() for parameter in model.parameters()),
         to_download=to_download,
         adapter_weights=_count_adapter(model, params.train) if all(limits.matched.values()) else 0,
-        vocabulary=max(read_tokenizer(folder).get_vocab().values()) + 1,
+        vocabulary=vocabulary,
         embedding=config.text_config.vocab_size,
     )
     return facts, FoundModel(config, sizes, limits)
 
 
-def _read_headers(folder: Path, name: str, revision: str | None) -> tuple[Shapes | None, int]:
-    """(name and shape of every stored tensor, bytes still to be downloaded); a file that was cut raises."""
+def _read_weights(folder: Path, name: str, revision: str | None) -> tuple[Shapes | None, int]:
+    """(name and shape of every stored tensor, bytes still to be downloaded). Refusal for a damaged file and for NaN."""
     if Path(name).is_dir() or holds_all_weights(folder):
+        check_weight_files(folder)
         shapes: Shapes = {}
         for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, "pt") as file:
-                shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            with open_weights(path, AGAIN) as file:
+                names = list(file.keys())
+                shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in names}
+                looked_at = track(names, what="check: weights", unit="tensor", delay=2)
+                refuse_not_finite(path, ((key, file.get_tensor(key)) for key in looked_at), AGAIN)
         return shapes, 0
     try:
         stored = get_safetensors_metadata(name, revision=revision)
@@ -152,7 +167,7 @@ def check_base_model(facts: ModelFacts, device: str) -> list[Finding]:
     findings = [found, *(finding for check in checks for finding in check(facts))]
     if device == "cpu" and facts.weights > LARGE_MODEL:
         seen = f"{facts.weights / 1e9:.1f} billion weights on a CPU"
-        findings.append(warning("ENV-011", seen, "use a CUDA card, or models/base to try things out"))
+        findings.append(warning("ENV-011", seen, "use a CUDA GPU, or models/base to try things out"))
     return findings
 
 
@@ -172,7 +187,7 @@ def _tensors(facts: ModelFacts) -> Iterator[Finding]:
     assert facts.expected is not None
     again = "download the checkpoint again: config.json and weights do not match"
     if facts.broken:
-        yield blocker("MODEL-004", f"a weight file is not whole: {facts.broken}", again)
+        yield blocker("MODEL-004", facts.broken, AGAIN)
         return
     if facts.files is None:
         remedy = "connect to the network, or download the checkpoint into a folder"

@@ -18,7 +18,7 @@ from ownhand.params import Params
 from ownhand.runtime import DTYPES
 from ownhand.training.batches import sequences_within
 
-CUDA_BYTES = 600_000_000  # of a card, for CUDA's own libraries
+CUDA_BYTES = 600_000_000  # of a GPU, for CUDA's own libraries
 TIGHT = 0.9  # of the device's memory
 
 
@@ -43,10 +43,11 @@ def inspect_memory(
         lengths.prompt,
         params.transcribe.max_new_tokens,
         adapter_weights,
+        expert_weights=params.transcribe.expert_weights,
     )
     total, free = machine.memory_bytes, machine.free_memory_bytes
-    if machine.card:
-        total, free = machine.card.total_bytes, machine.card.free_bytes
+    if machine.gpu:
+        total, free = machine.gpu.total_bytes, machine.gpu.free_bytes
     return check_memory(training, reading, machine.device, total, free, params)
 
 
@@ -93,11 +94,13 @@ def check_memory(
 ) -> list[Finding]:
     """Findings MODEL-005: the peaks of a training step and of reading against the device's memory.
 
-    total_bytes, free_bytes: of the card, or of the machine's memory for a CPU. The texts hold nothing that changes by
+    total_bytes, free_bytes: of the GPU, or of the machine's memory for a CPU. The texts hold nothing that changes by
     itself.
     """
-    smaller = "halve transcribe.batch_size" if params.transcribe.batch_size > 1 else ""
-    remedies = {"a training step": "; ".join(_what_lowers_memory(params)), "reading a batch": smaller}
+    remedies = {
+        "a training step": "; ".join(_what_lowers_memory(params)),
+        "reading a batch": "; ".join(_what_lowers_reading(params)),
+    }
     findings = []
     for (what, remedy), memory in zip(remedies.items(), (training, reading), strict=True):
         need = memory.total + (CUDA_BYTES if device == "cuda" else 0)
@@ -126,5 +129,14 @@ def _what_lowers_memory(params: Params) -> Iterator[str]:
         yield "set model.dtype to bfloat16"
     if "experts" in params.train.lora_targets:
         yield "take experts out of train.lora_targets"
+    if params.train.expert_weights == "as_is":
+        yield "set train.expert_weights to nf4"
     if params.encode.mode == "gundam" and params.encode.max_tiles > 2:
         yield "lower encode.max_tiles"
+
+
+def _what_lowers_reading(params: Params) -> Iterator[str]:
+    if params.transcribe.batch_size > 1:
+        yield "halve transcribe.batch_size"
+    if params.transcribe.expert_weights == "as_is" and "experts" not in params.train.lora_targets:
+        yield "set transcribe.expert_weights to nf4"

@@ -9,6 +9,7 @@ from packaging.requirements import Requirement
 
 from ownhand.checks.findings import Finding, blocker, gigabytes, ready, warning
 from ownhand.checks.machine import EnvironmentFacts
+from ownhand.params import Params
 
 LEAST_PYTHON = (3, 11)
 PRIVATE_DETAILS = ("transformers", "peft")  # details of theirs are used that may change with any version
@@ -19,7 +20,7 @@ DISK_RESERVE = 1.5  # checkpoints exist twice while one replaces the other
 
 
 def check_environment(facts: EnvironmentFacts) -> list[Finding]:
-    """Findings ENV-001 to ENV-012, but for ENV-011."""
+    """Findings ENV-001 to ENV-012, but for ENV-011; ENV-013 is `check_four_bits`'."""
     checks = (_python, _packages, _kernels, _cuda, _device, _disk, _paths, _threads, _processes)
     return [finding for check in checks for finding in check(facts)]
 
@@ -52,10 +53,10 @@ def _packages(facts: EnvironmentFacts) -> Iterator[Finding]:
 
 
 def runs_on(architectures: tuple[str, ...], capability: tuple[int, int]) -> bool:
-    """Whether a torch built for `architectures` has code for a card.
+    """Whether a torch built for `architectures` has code for a GPU.
 
-    Machine code (sm_XY) runs on cards of the same major number and at least its minor one; portable code (compute_XY)
-    on every later card. Source: CUDA C++ Programming Guide, "Application Compatibility".
+    Machine code (sm_XY) runs on GPUs of the same major number and at least its minor one; portable code (compute_XY)
+    on every later GPU. Source: CUDA C++ Programming Guide, "Application Compatibility".
     """
     for name in architectures:
         kind, _, digits = name.partition("_")
@@ -69,11 +70,11 @@ def runs_on(architectures: tuple[str, ...], capability: tuple[int, int]) -> bool
 
 
 def _kernels(facts: EnvironmentFacts) -> Iterator[Finding]:
-    if facts.card is None:
+    if facts.gpu is None:
         return
-    major, minor = facts.card.capability
-    seen = f"{facts.card.name} (sm_{major}{minor}), torch for CUDA {facts.cuda_build}"
-    if runs_on(facts.architectures, facts.card.capability):
+    major, minor = facts.gpu.capability
+    seen = f"{facts.gpu.name} (sm_{major}{minor}), torch for CUDA {facts.cuda_build}"
+    if runs_on(facts.architectures, facts.gpu.capability):
         yield ready("ENV-003", seen)
         return
     least = "12.8 or newer" if (major, minor) >= (10, 0) else f"whose list of architectures has sm_{major}{minor}"
@@ -86,7 +87,7 @@ def _kernels(facts: EnvironmentFacts) -> Iterator[Finding]:
 
 
 def _cuda(facts: EnvironmentFacts) -> Iterator[Finding]:
-    if not facts.driver or facts.card is not None or facts.asked_device == "cpu":
+    if not facts.driver or facts.gpu is not None or facts.asked_device == "cpu":
         return
     if facts.cuda_build is None:
         yield warning(
@@ -97,7 +98,7 @@ def _cuda(facts: EnvironmentFacts) -> Iterator[Finding]:
     elif "cuda" not in facts.devices:
         yield warning(
             "ENV-006",
-            f"NVIDIA's driver is installed, but torch for CUDA {facts.cuda_build} sees no card",
+            f"NVIDIA's driver is installed, but torch for CUDA {facts.cuda_build} sees no GPU",
             "run nvidia-smi: update the driver if its CUDA version is lower, or restart the machine",
         )
 
@@ -158,3 +159,19 @@ def _processes(facts: EnvironmentFacts) -> Iterator[Finding]:
         yield blocker("ENV-012", seen, f"set runtime.processes to at most {most}")
     else:
         yield ready("ENV-012", seen)
+
+
+def check_four_bits(params: Params, device: str) -> list[Finding]:
+    """Finding ENV-013, where params.yaml asks for experts in four bits."""
+    asked = [
+        f"{stage}.expert_weights"
+        for stage, group in (("train", params.train), ("transcribe", params.transcribe))
+        if group.expert_weights == "nf4"
+    ]
+    if not asked:
+        return []
+    from ownhand.model.four_bit import what_is_missing  # it imports torch, which may be what is missing
+
+    seen = f"nf4 for {' and '.join(asked)} on {device}"
+    missing = what_is_missing(device)
+    return [blocker("ENV-013", f"{seen}: {missing[0]}", missing[1]) if missing else ready("ENV-013", seen)]

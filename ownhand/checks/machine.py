@@ -1,4 +1,4 @@
-"""This machine as facts: what is installed, which card there is, how much room."""
+"""This machine as facts: what is installed, which GPU there is, how much room."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LEAST_BF16 = (8, 0)  # compute capability with units for bfloat16; below it torc
 
 
 @dataclass(frozen=True)
-class Card:
-    """A CUDA card as torch sees it; bf16: whether it has units for bfloat16."""
+class Gpu:
+    """A CUDA GPU as torch sees it; bf16: whether it has units for bfloat16."""
 
     name: str
     capability: tuple[int, int]
@@ -37,7 +37,7 @@ class EnvironmentFacts:
     """What was found on this machine.
 
     versions: installed version by package, None where it is missing; ranges: what pyproject.toml allows;
-    architectures: what torch was built for, such as sm_90; card: None when torch sees none; driver: whether NVIDIA's
+    architectures: what torch was built for, such as sm_90; GPU: None when torch sees none; driver: whether NVIDIA's
     tools are installed; asked_device: runtime.device; device: the one that will be used; root_length: characters of
     the repository's path; write_bytes: what the run will write.
     """
@@ -48,7 +48,7 @@ class EnvironmentFacts:
     ranges: dict[str, str]
     cuda_build: str | None
     architectures: tuple[str, ...]
-    card: Card | None
+    gpu: Gpu | None
     driver: bool
     asked_device: str
     device: str
@@ -82,7 +82,7 @@ def gather_environment(runtime: RuntimeParams | None, write_bytes: int = 0) -> E
         ranges=ranges,
         cuda_build=torch.version.cuda,
         architectures=tuple(torch.cuda.get_arch_list()),
-        card=_card(torch.device(device)) if device.startswith("cuda") else None,
+        gpu=_gpu(torch.device(device)) if device.startswith("cuda") else None,
         driver=shutil.which("nvidia-smi") is not None,
         asked_device=asked,
         device=device.partition(":")[0],
@@ -105,7 +105,7 @@ def _installed(package: str) -> str | None:
         return None
 
 
-def _card(device: torch.device) -> Card:
+def _gpu(device: torch.device) -> Gpu:
     free, total = torch.cuda.mem_get_info(device)
     capability = torch.cuda.get_device_capability(device)
-    return Card(torch.cuda.get_device_name(device), capability, capability >= LEAST_BF16, free, total)
+    return Gpu(torch.cuda.get_device_name(device), capability, capability >= LEAST_BF16, free, total)

@@ -19,7 +19,7 @@ from ownhand.images import find_unfit_files
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import Params
 from ownhand.runtime import DTYPES, set_up
-from ownhand.samples import METADATA, Sample, read_metadata
+from ownhand.samples import SIDES, Sample, metadata_file, read_metadata
 
 RAW = Path("data/raw")
 REJECTED = Path("metrics/rejected.csv")
@@ -30,7 +30,7 @@ CHECKPOINT_BYTES = 3 * (
 
 def inspect_run(params: Params) -> list[Finding]:
     """Findings on everything but the parameters' form; each part goes as far as the others let it."""
-    samples = read_metadata() if METADATA.exists() else []
+    samples = read_metadata() if all(metadata_file(side).exists() for side in SIDES) else []
     model_facts, model = gather_model(params)
     limit = SequenceLimit.of(params) if model else None
     lengths = measure_lengths(samples, limit) if samples and limit else None
@@ -38,7 +38,7 @@ def inspect_run(params: Params) -> list[Finding]:
     configuration = ConfigurationFacts(
         params=params,
         device=machine.device,
-        bf16=machine.card.bf16 if machine.card else True,
+        bf16=machine.gpu.bf16 if machine.gpu else True,
         lines=sum(sample.split == "train" for sample in samples),
         lengths=lengths,
         limits=model.limits if model else None,

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ownhand.checks.findings import Finding, blocker, count, ready, warning
 from ownhand.checks.lengths import Lengths
 from ownhand.dataset.duplicates import Picture, find_same_pictures, fingerprint
 from ownhand.dataset.repeats import FEW_PAGES, find_contained, find_recurring, text_key
 from ownhand.errors import Refusal
 from ownhand.images import open_image
+from ownhand.progress import track
 from ownhand.samples import Sample
 from ownhand.text import collapse_whitespace, grapheme_clusters, to_nfc
 from ownhand.training.folds import assign_folds
@@ -72,7 +71,7 @@ def find_copies(samples: Sequence[Sample], few_pages: int = FEW_PAGES) -> list[t
     """
     pictures = [
         Picture(Path(one.image_path), one.width, one.height, one.sha256, fingerprint(open_image(Path(one.image_path))))
-        for one in tqdm(samples, desc="check: pictures", unit="picture", delay=2)
+        for one in track(samples, what="check: pictures", unit="picture", delay=2)
     ]
     recurring = find_recurring([one.text for one in samples], [(one.hand, one.page) for one in samples], few_pages)
     return [(samples[i], samples[j]) for i, j in find_same_pictures(pictures, recurring)]

@@ -28,8 +28,10 @@ from ownhand.dataset.conversion_cache import ConversionCache, picture_key
 from ownhand.dataset.duplicates import Picture, fingerprint
 from ownhand.dataset.known_hashes import HashedFile, hash_file
 from ownhand.errors import Refusal
+from ownhand.files import writing
 from ownhand.ground_truth.regions import Region, RegionError, cut_region
 from ownhand.images import ImageLimits, UnreadableImage, limit_image, open_image
+from ownhand.progress import track
 
 JPEG_QUALITY = 95
 IN_PROCESS = 64  # fewer pictures are done before the first process would have started
@@ -78,7 +80,7 @@ def convert_pictures(
     """
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[int, Picture | str] = {}
-    with tqdm(total=len(originals), desc="prepare", unit="picture", delay=2) as progress:
+    with track(originals, what="prepare", unit="picture", delay=2) as progress:
         for number, taken in _take_kept(originals, folder, cache):
             results[number] = taken
             progress.update()
@@ -187,7 +189,8 @@ def _convert(task: _Task) -> list[_Done]:
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)  # 4:4:4: thin coloured ink keeps its edges
         content = buffer.getvalue()
         target = task.folder / _file_name(number)
-        target.write_bytes(content)  # not flushed to the disk: only metadata.json makes the folder whole
+        with writing(target):
+            target.write_bytes(content)  # not flushed to the disk: only metadata.json makes the folder whole
         digest = hashlib.sha256(content).hexdigest()
         picture = Picture(target, *image.size, digest, fingerprint(image))
         batch.append(_Done(number, picture, hashed))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ownhand.dataset.duplicates import Picture
 from ownhand.dataset.known_hashes import HashedFile, KnownHashes
-from ownhand.files import write_text
+from ownhand.files import write_text, writing
 from ownhand.ground_truth.regions import Region
 from ownhand.images import ImageLimits
 
@@ -57,7 +57,8 @@ class ConversionCache:
                     continue
         # Unbuffered, and begun on a line of its own: a kill leaves whole lines and perhaps a part of the last.
         self.index = index.open("ab", buffering=0)
-        self.index.write(b"\n")
+        with writing(index):
+            self.index.write(b"\n")
 
     def take(self, key: str, target: Path) -> Picture | None:
         """Put the kept picture of this key at `target`, where no file is; None when it is not there or damaged."""
@@ -79,7 +80,8 @@ class ConversionCache:
         stat = target.stat()
         self.hashes.remember(target, HashedFile(picture.sha256, stat.st_size, stat.st_mtime_ns, stat.st_ino))
         self.kept[key] = _Kept(picture.width_px, picture.height_px, picture.sha256, picture.bits)
-        self.index.write(_entry(key, self.kept[key]).encode() + b"\n")
+        with writing(self.folder / INDEX):
+            self.index.write(_entry(key, self.kept[key]).encode() + b"\n")
         self.used.add(key)
 
     def tidy(self) -> None:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ownhand.images import open_image
+from ownhand.progress import track
 
 SAME_PICTURE = 0.92  # similarity from which on two pictures are taken for one
 CANDIDATE_BITS = 64  # of 256 that may differ; copies were seen to differ in up to 61, other lines in 80 and more
@@ -130,7 +130,7 @@ def find_same_pictures(pictures: Sequence[Picture], recurring: Sequence[bool] = 
 def close_fingerprints(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
     """Pairs of indices i < j whose bits are close; each picture is compared with those of about its own shape only."""
     fingerprints = _Fingerprints(pictures, range(len(pictures)))
-    for at, i in enumerate(tqdm(fingerprints.order, desc="copies of pictures", unit="picture", delay=2)):
+    for at, i in enumerate(track(fingerprints.order, what="copies of pictures", unit="picture", delay=2)):
         for j in fingerprints.close_to(pictures[i], at + 1):
             yield min(i, j), max(i, j)
 

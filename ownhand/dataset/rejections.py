@@ -5,15 +5,13 @@ What waits for its transcription is no rejection and has a list of its own.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ownhand.errors import Refusal
-from ownhand.files import write_text
+from ownhand.files import write_table
 from ownhand.ground_truth import Rejection, Waiting
 
 REJECTED, WAITING = "rejected.csv", "waiting.csv"
@@ -23,13 +21,13 @@ SHOWN = 5  # kinds in a message; the list is complete
 def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
     """The list of everything that did not become a sample, in the order of the rows, files without a row last."""
     ordered = sorted(rejections, key=lambda one: (one.row is None, _natural(one.row), one.file))
-    _write_table(path, ("file", "row", "reason"), ((one.file, one.row or "", one.reason) for one in ordered))
+    write_table(path, ("file", "row", "reason"), ((one.file, one.row or "", one.reason) for one in ordered))
 
 
 def write_waiting(path: Path, waiting: Sequence[Waiting]) -> None:
     """The list of what waits for its transcription: lines in the order of the pages, pictures last."""
     ordered = sorted(waiting, key=lambda one: (one.row == "", _natural(one.row), one.file))
-    _write_table(path, ("file", "row", "what"), ((one.file, one.row, one.what) for one in ordered))
+    write_table(path, ("file", "row", "what"), ((one.file, one.row, one.what) for one in ordered))
 
 
 def count_waiting(waiting: Sequence[Waiting], listed: Path) -> str:
@@ -37,14 +35,6 @@ def count_waiting(waiting: Sequence[Waiting], listed: Path) -> str:
     kinds = Counter(one.what.partition(":")[0] for one in waiting)
     counts = " and ".join(f"{number} {kind}{'' if number == 1 else 's'}" for kind, number in sorted(kinds.items()))
     return f"{counts} without a transcription ({listed.as_posix()}); they wait, nothing is wrong with them"
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    content = io.StringIO()
-    table = csv.writer(content, lineterminator="\n")
-    table.writerow(header)
-    table.writerows(rows)
-    write_text(path, content.getvalue())
 
 
 def refuse_too_many(

@@ -20,7 +20,7 @@ from ownhand.evaluation.readings import Line
 MIN_LINES = 10  # with fewer, neither a correlation nor a group of lines says anything
 GROUPS, MIN_GROUP = 8, 5  # groups of the calibration at most, and lines in each at least
 BUDGETS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)  # shares of the lines that a person checks
-BUDGETS_MEASURED = (0.1, 0.2, 0.5)  # of them, those in evaluation.json
+BUDGETS_MEASURED = (0.1, 0.2, 0.5)  # of them, those in summary.json
 
 
 def calibrate(lines: Sequence[Line]) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ def review(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def summarise_confidence(lines: Sequence[Line]) -> dict[str, float | None]:
-    """For evaluation.json: the rank correlation, the calibration error, and the CER left at some review budgets.
+    """For summary.json: the rank correlation, the calibration error, and the CER left at some review budgets.
 
     rank_correlation: Spearman's, of confidence and line CER; -1 is a perfect guide, 0 none; None where all lines have
     one confidence or one CER. calibration_error: mean distance of a group's confidence from 1 - CER, weighted by

@@ -6,7 +6,6 @@ in models/adapter, which was trained on other pages than any of the folds' adapt
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import micro_average
 from ownhand.evaluation.readings import READERS, Line, read_lines
 from ownhand.evaluation.summary import Rate, compare_rates, summarise
+from ownhand.files import read_json
 from ownhand.params import EvaluateParams
 from ownhand.samples import Sample
 
@@ -93,7 +93,7 @@ def read_cross_validation(root: Path, samples: Sequence[Sample], params: Evaluat
     if not path.exists():
         raise Refusal(f"{where} is missing, but evaluate.folds is {params.folds}; {REMEDY}")
     try:
-        found = Folds.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        found = Folds.model_validate(read_json(path, REMEDY))
     except ValidationError as error:
         raise Refusal(f"{where} cannot be read: {error.errors()[0]['msg']}; {REMEDY}") from None
     if found.folds != params.folds:
@@ -119,7 +119,7 @@ def _mark_trained(lines: Sequence[Line], records: Sequence[Fold]) -> list[Line]:
 
 
 def summarise_cross_validation(found: CrossValidation | None) -> dict[str, Any]:
-    """For evaluation.json: rates over all lines with their intervals over pages, their difference, and each fold's.
+    """For summary.json: rates over all lines with their intervals over pages, their difference, and each fold's.
 
     All of it under one key, `cross_validation`; nothing without cross-validation.
     """

@@ -5,8 +5,8 @@ substitution counting 1, divided by the number of clusters of the transcription.
 runs of whitespace, line breaks included, collapsed to one space. Nothing is clipped: a prediction that is longer than
 its transcription can pass 100 %.
 
-Beside it stand the rate over Unicode code points, which equals that of jiwer and most tools; a lenient rate, whose
-rules are in lenient.py; and the word error rate. The arithmetic over clusters is that of dinglehopper.
+Beside it stand the rate over Unicode code points and the word error rate, both jiwer's, as most tools give them; and a
+lenient rate, whose rules are in lenient.py. The arithmetic over clusters is that of dinglehopper.
 
 Counting functions return (errors, n), so that callers can add them up and divide once (the micro-average).
 """
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import jiwer
 from rapidfuzz.distance import Levenshtein
 
 from ownhand.evaluation.lenient import RULES, Rule, forgive
@@ -89,9 +90,8 @@ def count_character_errors(truth: str, prediction: str) -> tuple[int, int]:
 
 
 def count_code_point_errors(truth: str, prediction: str) -> tuple[int, int]:
-    """The same in Unicode code points, as jiwer and most tools count; equals `jiwer.cer` on comparable texts."""
-    reference = comparable(truth)
-    return Levenshtein.distance(reference, comparable(prediction)), len(reference)
+    """The same in Unicode code points, as jiwer counts them."""
+    return _count(jiwer.process_characters(comparable(truth), comparable(prediction)))
 
 
 def count_lenient_errors(truth: str, prediction: str, rules: Sequence[Rule] = RULES) -> tuple[int, int]:
@@ -101,9 +101,13 @@ def count_lenient_errors(truth: str, prediction: str, rules: Sequence[Rule] = RU
 
 
 def count_word_errors(truth: str, prediction: str) -> tuple[int, int]:
-    """The same in words, which are what whitespace separates; punctuation is part of its word."""
-    reference = comparable(truth).split()
-    return Levenshtein.distance(reference, comparable(prediction).split()), len(reference)
+    """The same in words, as jiwer counts them: what whitespace separates; punctuation is part of its word."""
+    return _count(jiwer.process_words(comparable(truth), comparable(prediction)))
+
+
+def _count(output: jiwer.CharacterOutput | jiwer.WordOutput) -> tuple[int, int]:
+    missed = output.substitutions + output.deletions
+    return missed + output.insertions, missed + output.hits
 
 
 def micro_average(counts: Iterable[tuple[int, int]]) -> float:

@@ -21,7 +21,7 @@ from ownhand.evaluation.readings import (
 from ownhand.evaluation.summary import Rate, compare_rates
 from ownhand.files import write_text
 from ownhand.params import EvaluateParams
-from ownhand.samples import METADATA, read_metadata
+from ownhand.samples import PROCESSED, read_metadata
 
 PREDICTIONS = Path("data/predictions")
 OTHERS = Path("data/others")
@@ -44,7 +44,7 @@ def other_files(root: Path) -> dict[str, Path]:
 def keep_predictions(root: Path, path: Path, name: str) -> None:
     """Take another reader's prediction file into data/others; Refusal when it does not fit the validation lines."""
     _check_name(name, path)
-    image_ids = [sample.image_id for sample in read_metadata(root / METADATA) if sample.split == "val"]
+    image_ids = [sample.image_id for sample in read_metadata(root / PROCESSED, ["val"])]
     read_predictions(path, image_ids, PlainPrediction, OTHERS_REMEDY)
     write_text(root / OTHERS / f"{name}.jsonl", read_text(path))
 
@@ -58,7 +58,7 @@ def compare(root: Path, path: Path, name: str, params: EvaluateParams) -> str:
     kept = f"kept as {(OTHERS / name).as_posix()}.jsonl; `dvc repro` adds it to the report"
     if not all(file.exists() for file in own_files(root).values()):
         return f"{kept}, once base model and adapter have read the same lines"
-    lines = read_lines(read_metadata(root / METADATA), own_files(root), other_files(root))
+    lines = read_lines(read_metadata(root / PROCESSED), own_files(root), other_files(root))
     rates = {(rate.reader, rate.name): rate for rate in compare_rates(lines, params)}
     rows = [_word_reader(reader, rates[reader, "cer"]) for reader in readers_of(lines)]
     return "\n".join([f"CER on {len(lines)} validation line(s):", *rows, kept])

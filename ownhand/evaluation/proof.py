@@ -47,7 +47,7 @@ def read_probes(path: Path) -> list[ProbeReading]:
 
 
 def summarise_probes(probes: Sequence[ProbeReading], lines: Sequence[Line]) -> dict[str, dict[str, float | int | None]]:
-    """For evaluation.json: `reads` and `retention`.
+    """For summary.json: `reads` and `retention`.
 
     reads: the adapter's CER on n_lines validation lines with their own, with exchanged and with blank pictures;
     retention: the CER of base and adapter on the printed lines, and what was lost (adapter - base). None where there
@@ -78,7 +78,7 @@ def summarise_probes(probes: Sequence[ProbeReading], lines: Sequence[Line]) -> d
 
 
 def find_problems(summary: dict[str, Any]) -> dict[str, str]:
-    """Warnings by code, from `reads` and `retention` of evaluation.json; empty when all is well."""
+    """Warnings by code, from `reads` and `retention` of summary.json; empty when all is well."""
     reads, retention = summary["reads"], summary["retention"]
     found = {}
     for code, kind in (("EVAL-001", "exchanged"), ("EVAL-002", "blank")):

@@ -156,7 +156,7 @@ def read_lines(
     """
     validation = [sample for sample in samples if sample.split == "val"]
     if not validation:
-        raise Refusal("data/processed/metadata.json has no validation sample; run `dvc repro prepare` again")
+        raise Refusal("data/processed/val/metadata.json has no validation sample; run `dvc repro prepare` again")
     image_ids = [sample.image_id for sample in validation]
     trained = [sample.text for sample in samples if sample.split == "train"]
     own: dict[str, dict[str, Prediction]] = {}

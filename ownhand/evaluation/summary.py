@@ -1,4 +1,4 @@
-"""Summary: every error rate of every reader with its interval, and the content of metrics/evaluation.json."""
+"""Summary: every error rate of every reader with its interval; what evaluation.json and tables/summary.json hold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RATES: dict[str, Callable[[Score], tuple[int, int]]] = {
 }
 UNSEEN = "cer_unseen_texts"  # the CER over the lines whose text was not trained on, too
 RUNAWAY = "runaway_rate"  # known of base model and adapter only
-WITH_INTERVAL = ("cer", UNSEEN, "wer")  # in evaluation.json, which must stay readable; metrics/tables/rates.csv has all
+WITH_INTERVAL = ("cer", UNSEEN, "wer")  # in summary.json, which must stay readable; metrics/tables/rates.csv has all
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _counts(lines: Sequence[Line], reader: str, name: str) -> list[tuple[int, in
 
 
 def summarise(lines: Sequence[Line], rates: Sequence[Rate]) -> dict[str, Any]:
-    """The content of evaluation.json: rates of base and adapter, their difference, and what they rest on.
+    """The content of tables/summary.json: rates of base and adapter, their difference, and what they rest on.
 
     Nested dictionaries of numbers and no lists, because `dvc metrics` drops lists. Rates are shares (0.12 is 12 %) and
     can pass 1. With fewer than `min_pages` pages the ends of intervals and the p-value are None.
@@ -107,6 +107,25 @@ def summarise(lines: Sequence[Line], rates: Sequence[Rate]) -> dict[str, Any]:
         "n_words": sum(line.base.score.words for line in lines),
         "n_pages": len({line.page for line in lines}),
     }
+
+
+def headline(summary: dict[str, Any]) -> dict[str, Any]:
+    """The content of evaluation.json: the numbers that people compare, few enough for a screen."""
+    adapter = ("cer", "cer_low", "cer_high", "wer", "exact_match", *((UNSEEN,) if UNSEEN in summary["adapter"] else ()))
+    chosen: dict[str, Any] = {
+        "base": {"cer": summary["base"]["cer"]},
+        "adapter": {name: summary["adapter"][name] for name in adapter},
+        "difference": {name: summary["difference"][name] for name in ("relative", "p_value")},
+    }
+    if "reads" in summary:
+        chosen["swapped_images"] = {"cer": summary["reads"]["cer_exchanged_pictures"]}
+    if "retention" in summary:
+        chosen["print"] = {"lost": summary["retention"]["lost"]}
+    if "others" in summary:
+        chosen |= {reader: {"cer": rates["cer"]} for reader, rates in summary["others"].items()}
+    if "cross_validation" in summary:
+        chosen["cross_validation"] = {"cer": summary["cross_validation"]["adapter"]["cer"]}
+    return chosen | {name: summary[name] for name in ("n_lines", "n_pages")}
 
 
 def _reader(lines: Sequence[Line], reader: str, by_name: dict[tuple[str, str], Rate]) -> dict[str, Any]:

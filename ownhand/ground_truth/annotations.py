@@ -1,4 +1,4 @@
-"""Annotations: the table of file names and texts, `annotations.csv` or `.tsv`, exactly as a person wrote it.
+"""Annotations: the table of file names and texts, `annotations.csv`, `.tsv` or `.xlsx`, exactly as a person wrote it.
 
 Texts stay text ("007", "NA", "null"), quoted ones may hold delimiters, quotes and line breaks.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ownhand.ground_truth.records import (
@@ -23,27 +23,38 @@ from ownhand.ground_truth.records import (
 )
 from ownhand.text import clean_transcription, to_nfc
 
-NAMES = ("annotations.csv", "annotations.tsv")
+NAMES = ("annotations.csv", "annotations.tsv", "annotations.xlsx")
+WORKBOOK = ".xlsx"
 DELIMITERS = (",", ";", "\t")
 REQUIRED = ("filename", "text")
 
+_Row = tuple[int, int, list[str], str]  # first and last line, fields, what is wrong with it
+
 
 def read_table(path: Path, encoding: str) -> Reading:
-    """The records of a CSV or TSV file, in order; the delimiter comes from the header.
+    """The records of a CSV, TSV or Excel file, in order; the delimiter comes from the header.
 
     Rows without any content are skipped, rows with a wrong number of fields or stray quotes are rejected. Raises
-    GroundTruthError for a wrong encoding, unknown columns, and for quotes that swallow the following rows.
+    GroundTruthError for a wrong encoding, a damaged workbook, unknown columns, and for quotes that swallow the
+    following rows.
     """
+    if path.suffix.casefold() == WORKBOOK:
+        return _read_rows(path, _read_workbook(path), "")
     content = read_text_file(path, encoding)
-    delimiter, header, columns = _read_header(path, content)
+    delimiter, _, _ = read_header(path, content)
+    return _read_rows(path, _Lines(content, delimiter), delimiter)
+
+
+def _read_rows(path: Path, lines: Iterable[_Row], delimiter: str) -> Reading:
+    rows = list(lines)
+    header, columns = _find_columns(path, _header(rows))
     records: list[Record] = []
     rejections: list[Rejection] = []
     swallowed: list[str] = []
-    lines = _Lines(content, delimiter)
     header_seen = False
-    for row, fields, problem in lines:
-        if problem and lines.reader.line_num > row:
-            swallowed.append(f"lines {row} to {lines.reader.line_num}: {problem}")
+    for row, end, fields, problem in rows:
+        if problem and end > row:
+            swallowed.append(f"lines {row} to {end}: {problem}")
         elif problem:
             reason = f'broken row: {problem}; a quoted text is written "like ""this"" one"'
             rejections.append(Rejection("", row, reason))
@@ -68,8 +79,19 @@ def read_table(path: Path, encoding: str) -> Reading:
     return Reading(len(records) + len(rejections), records, rejections, notes)
 
 
+def _read_workbook(path: Path) -> list[_Row]:
+    """The rows of the first sheet, every cell as text; a number that Excel shows whole is written whole."""
+    import pandas  # here, for it takes its time and few have a workbook
+
+    try:
+        sheet = pandas.read_excel(path, header=None, dtype=str, keep_default_na=False, na_filter=False)
+    except Exception as error:  # of many kinds: no zip, no workbook, no sheet
+        raise GroundTruthError(f"{path.name} cannot be read as an Excel workbook ({error}); save it again") from None
+    return [(number, number, list(map(str, row)), "") for number, row in enumerate(sheet.itertuples(index=False), 1)]
+
+
 class _Lines:
-    """(line where it starts, fields, problem) of every row; goes on behind a row that the csv module refuses."""
+    """Every row of a text; goes on behind one that the csv module refuses."""
 
     def __init__(self, content: str, delimiter: str) -> None:
         # strict: a stray quote is a problem, not a guess. Outer blanks are stripped anyway, so one may precede a quote.
@@ -80,32 +102,49 @@ class _Lines:
     def __iter__(self) -> _Lines:
         return self
 
-    def __next__(self) -> tuple[int, list[str], str]:
+    def __next__(self) -> _Row:
         row = self.reader.line_num + 1
         try:
-            return row, next(self.reader), ""
+            fields = next(self.reader)
+            return row, self.reader.line_num, fields, ""
         except csv.Error as error:
-            return row, [], str(error)
+            return row, self.reader.line_num, [], str(error)
 
 
-def _read_header(path: Path, content: str) -> tuple[str, list[str], dict[str, int]]:
+def read_header(path: Path, content: str) -> tuple[str, list[str], dict[str, int]]:
     """(delimiter, column names, position of each role): the delimiter under which most columns are known."""
-    readings = []
-    for delimiter in DELIMITERS:
-        header = next((fields for _, fields, _ in _Lines(content, delimiter) if any(fields)), [])
-        names = [re.sub(r"[\s-]+", "_", to_nfc(column).strip().casefold()) for column in header]
-        roles = {}
-        for role, known in COLUMNS.items():
-            places = [at for at, name in enumerate(names) if name in known]
-            roles[role] = [at for at in places if names[at] == role] or places
-        readings.append((sum(map(bool, roles.values())), len(header), delimiter, header, roles))
-    _, _, delimiter, header, roles = max(readings, key=lambda reading: reading[:2])
+    delimiter = max(DELIMITERS, key=lambda one: _known_columns(_header(_Lines(content, one))))
+    return delimiter, *_find_columns(path, _header(_Lines(content, delimiter)))
+
+
+def _header(rows: Iterable[_Row]) -> list[str]:
+    return next((fields for _, _, fields, _ in rows if any(fields)), [])
+
+
+def _roles(header: Sequence[str]) -> dict[str, list[int]]:
+    """The places of the columns that may have each role; its own name wins over other names."""
+    names = [re.sub(r"[\s-]+", "_", to_nfc(column).strip().casefold()) for column in header]
+    roles = {}
+    for role, known in COLUMNS.items():
+        places = [at for at, name in enumerate(names) if name in known]
+        roles[role] = [at for at in places if names[at] == role] or places
+    return roles
+
+
+def _known_columns(header: Sequence[str]) -> tuple[int, int]:
+    """How well a header reads: known columns, then columns."""
+    return sum(map(bool, _roles(header).values())), len(header)
+
+
+def _find_columns(path: Path, header: list[str]) -> tuple[list[str], dict[str, int]]:
+    """(column names, position of each role)."""
+    roles = _roles(header)
     problems = [f"no column {role!r} (or {', '.join(COLUMNS[role][1:])})" for role in REQUIRED if not roles[role]]
     problems += [f"{len(places)} columns for {role!r}" for role, places in roles.items() if len(places) > 1]
     if problems:
         seen = ", ".join(repr(column) for column in header) or "none, the file is empty"
         raise GroundTruthError(f"{path.name}: {'; '.join(problems)}. Columns seen: {seen}. Name them in the first line")
-    return delimiter, header, {role: places[0] for role, places in roles.items() if places}
+    return header, {role: places[0] for role, places in roles.items() if places}
 
 
 def _find(files: Sequence[File]) -> list[File]:
@@ -116,4 +155,6 @@ def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
     return read_table(own[0][1], encoding)
 
 
-FORMAT = Format("annotations.csv or .tsv", _find, _read, single=True, without="no row of the annotations names it")
+FORMAT = Format(
+    "annotations.csv, .tsv or .xlsx", _find, _read, single=True, without="no row of the annotations names it"
+)

@@ -38,7 +38,7 @@ def cut_region(page: Image.Image, region: Region) -> Image.Image:
     Where the region was drawn on a larger or smaller copy of the page, it is scaled. Raises RegionError when the page
     has another shape than that copy, or when nothing of the region lies on the page, or a corner absurdly far from it.
     """
-    scale_x, scale_y = _scales(page.size, region.page_size)
+    scale_x, scale_y = scales(page.size, region.page_size)
     corners = [(x * scale_x, y * scale_y) for x, y in region.polygon]
     if not all(abs(value) <= FARTHEST_PX for corner in corners for value in corner):  # NaN is caught, too
         raise RegionError(f"no region: a corner is more than {FARTHEST_PX:,} px from the page")
@@ -57,7 +57,8 @@ def cut_region(page: Image.Image, region: Region) -> Image.Image:
     return line
 
 
-def _scales(size: tuple[int, int], drawn_on: tuple[float, float] | None) -> tuple[float, float]:
+def scales(size: tuple[int, int], drawn_on: tuple[float, float] | None) -> tuple[float, float]:
+    """What x and y of a region are multiplied by on a picture of that size. RegionError when the shapes differ."""
     if drawn_on is None:
         return 1.0, 1.0
     if not all(1 <= side <= FARTHEST_PX for side in drawn_on):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ownhand import processes
+from ownhand.errors import Refusal
 from ownhand.model.base import BaseModel
 from ownhand.model.sequence import as_image_outputs, build_prompt_ids, pad_batch
 from ownhand.params import TranscribeParams
+from ownhand.progress import track
 
 LOOP_MIN_TOKENS, LOOP_MIN_REPEATS = 20, 4
 
@@ -24,13 +26,15 @@ class Reading:
     """What the model read in one picture.
 
     confidence: geometric mean of the probabilities of the chosen tokens, eos included, 0-1;
-    runaway: the output reached the token limit or ends in a loop.
+    runaway: the output reached the token limit or ends in a loop; characters: for each code point of the text the
+    probability of the token that holds it, () where tokens and text do not fit each other byte by byte.
     """
 
     text: str
     new_tokens: int
     runaway: bool
     confidence: float
+    characters: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
 
 class ConfidenceRecorder(LogitsProcessor):
@@ -55,7 +59,7 @@ def transcribe(
     params: TranscribeParams,
     description: str | None,
 ) -> list[Reading]:
-    """One reading per picture, in order; `vision_tokens` are (tokens, width) tensors. No description, no progress bar.
+    """One reading per picture, in order; `vision_tokens` are (tokens, width) tensors. No description, no progress.
 
     For as many pictures as fit into memory; all processes together read them, and each gets all readings.
     """
@@ -82,7 +86,7 @@ def read_batches(
     one whose pictures are all `done` is left out.
     """
     order = sorted(range(len(counts)), key=lambda i: counts[i])
-    with tqdm(total=len(order), desc=description, unit="line", disable=None if description else True) as progress:
+    with track(order, what=description, unit="line") as progress:
         for start in processes.share(range(0, len(order), params.batch_size)):
             part = order[start : start + params.batch_size]
             if not all(i in done for i in part):
@@ -131,9 +135,28 @@ def _reading(ids: list[int], log_probabilities: list[float], base: BaseModel, li
     ended = base.special.eos in ids
     text_ids = ids[: ids.index(base.special.eos)] if ended else ids[:limit]
     chosen = log_probabilities[: len(text_ids) + ended]
+    if not all(map(math.isfinite, chosen)):
+        raise Refusal(
+            "the model gives no numbers (NaN) for a picture: with model.dtype float16 use bfloat16 or float32; else "
+            "the vision tokens in data/features are damaged: run `dvc repro --force --single-item encode`"
+        )
+    text = base.tokenizer.decode(text_ids, skip_special_tokens=True)
     return Reading(
-        text=base.tokenizer.decode(text_ids, skip_special_tokens=True),
+        text=text,
         new_tokens=len(text_ids),
         runaway=not ended or is_loop(text_ids),
         confidence=round(math.exp(sum(chosen) / len(chosen)), 6),
+        characters=_by_character(text, [base.tokenizer.id_to_token(token) or "" for token in text_ids], chosen),
     )
+
+
+def _by_character(text: str, tokens: list[str], log_probabilities: list[float]) -> tuple[float, ...]:
+    """The probability of each code point's token, the lowest of several.
+
+    A byte-level token's name has one character for each byte of the text.
+    """
+    of_byte = [math.exp(one) for token, one in zip(tokens, log_probabilities, strict=False) for _ in token]
+    ends = list(accumulate(len(character.encode()) for character in text))
+    if len(of_byte) != (ends[-1] if ends else 0):
+        return ()
+    return tuple(round(min(of_byte[start:end]), 4) for start, end in pairwise([0, *ends]))

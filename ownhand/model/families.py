@@ -5,13 +5,14 @@ Loading, caching and training are the same for all. Sources: the code and proces
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from ownhand.errors import Refusal
+from ownhand.files import read_json
 
 OFFICIAL_MODEL_TYPE = "deepseek_vl_v2"
+AGAIN = "download the checkpoint again"  # what helps a damaged file
 MODES = ("tiny", "small", "base", "large", "gundam")
 
 
@@ -50,7 +51,8 @@ def read_family(folder: Path) -> Family:
     path = folder / "config.json"
     if not path.exists():
         raise Refusal(f"{folder} holds no config.json; is it the folder of a checkpoint?")
-    model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
-    if model_type not in FAMILIES:
+    config = read_json(path, AGAIN)
+    model_type = config.get("model_type") if isinstance(config, dict) else config
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise Refusal(f"{path}: model_type {model_type!r} is not one that ownhand knows ({', '.join(FAMILIES)})")
     return FAMILIES[model_type]

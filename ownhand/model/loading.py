@@ -7,7 +7,6 @@ window is set as wide as the position limit, so that it never cuts.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
+from pydantic import ValidationError
 from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
@@ -27,11 +27,16 @@ from transformers import (
     UnlimitedOcrConfig,
     UnlimitedOcrForConditionalGeneration,
 )
+from transformers.utils.logging import disable_progress_bar
 
-from ownhand.errors import Refusal
-from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE, read_family
+from ownhand.errors import Refusal, is_out_of_memory
+from ownhand.files import read_json
+from ownhand.model.families import AGAIN, FAMILIES, OFFICIAL_MODEL_TYPE, read_family
+from ownhand.model.four_bit import ExpertWeights, quantise_experts
 from ownhand.model.official import OFFICIAL_ARCHITECTURE, build_config
 from ownhand.model.sequence import SpecialTokens
+from ownhand.model.weights import open_weights, refuse_not_finite
+from ownhand.progress import is_watched
 
 VISION_MODULES = ("model.vision_tower", "model.multi_modal_projector")
 DECODER_MODULES = ("model.language_model", "lm_head")
@@ -42,6 +47,10 @@ BOS, EOS, PAD, IMAGE = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence
 PROBE_SECONDS = 5.0
 SILENCED_LOGGERS = ("transformers.modeling_utils", "transformers.distributed.tensor_parallel")
 KEYS_SHOWN = 5  # of each kind of misfit
+SEEN_SHOWN = 300  # characters of what a library says
+
+if not is_watched():  # bars of transformers and the hub, of loading, saving and fetching
+    disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 class ModelError(Refusal):
@@ -101,7 +110,27 @@ def holds_all_weights(folder: Path) -> bool:
     index = folder / WEIGHT_INDEX
     if not index.exists():
         return any(folder.glob("*.safetensors"))
-    return all((folder / name).exists() for name in json.loads(index.read_text("utf-8"))["weight_map"].values())
+    return all((folder / name).exists() for name in weight_files(index))
+
+
+def weight_files(index: Path) -> set[str]:
+    """The names of the files that hold the weights, from the index of a checkpoint in several files."""
+    content = read_json(index, AGAIN)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise ModelError(f"{index.as_posix()} has no weight_map that says which file holds a weight; {AGAIN}")
+    return set(places.values())
+
+
+def check_weight_files(folder: Path) -> None:
+    """Look at the headers of all weight files. Refusal that names one that is missing, cut or damaged."""
+    index = folder / WEIGHT_INDEX
+    missing = sorted(name for name in weight_files(index) if not (folder / name).exists()) if index.exists() else []
+    if missing:
+        raise ModelError(f"{folder.as_posix()} lacks {', '.join(missing)}, which {WEIGHT_INDEX} names; {AGAIN}")
+    for path in sorted(folder.glob("*.safetensors")):
+        with open_weights(path, AGAIN):
+            pass
 
 
 def load_base_model(
@@ -113,17 +142,20 @@ def load_base_model(
     attn_implementation: str = "sdpa",
     vision: bool = True,
     decoder: bool = True,
+    expert_weights: ExpertWeights = "as_is",
 ) -> PreTrainedModel:
     """The base model in evaluation mode, from a hub id or a folder in the official or a native layout.
 
     With `vision=False` the model has no vision tower and takes vision tokens only; with `decoder=False` it only turns
     pictures into vision tokens. What is left out is never read from the disk. Raises ModelError for an unknown
-    architecture and for missing, unexpected or misshapen weights, which it lists.
+    architecture and for missing, unexpected or misshapen weights, which it lists, and Refusal for damaged files and
+    for weights that are no numbers.
     """
     folder = find_model(name_or_path, revision)
     config = read_config(folder)
+    check_weight_files(folder)
     left_out = (() if vision else VISION_MODULES) + (() if decoder else DECODER_MODULES)
-    with _without_report():
+    with _without_report(), naming(folder, "the model cannot be loaded"):
         model, report = _without(model_class(config), left_out).from_pretrained(
             folder,
             config=config,
@@ -136,8 +168,24 @@ def load_base_model(
     problems = _misfits(report, left_out)
     if problems:
         raise ModelError(f"the weights in {folder} do not fit its config.json: " + "; ".join(problems))
+    if expert_weights == "nf4":
+        quantise_experts(model, device)
     loaded: PreTrainedModel = model.to(device).eval()
+    remedy = "use bfloat16 or float32 as model.dtype" if dtype == torch.float16 else AGAIN
+    refuse_not_finite(folder, loaded.named_parameters(), remedy)
     return loaded
+
+
+@contextmanager
+def naming(folder: Path, what: str) -> Iterator[None]:
+    """Turn what libraries say of a damaged checkpoint, in many kinds of errors, into a ModelError that names it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (Refusal, ValidationError)) or is_out_of_memory(error):
+            raise
+        seen = " ".join(str(error).split())[:SEEN_SHOWN]
+        raise ModelError(f"{folder.as_posix()}: {what} ({type(error).__name__}: {seen}); {AGAIN}") from error
 
 
 def model_class(config: PreTrainedConfig) -> Any:
@@ -203,7 +251,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
     family, path = read_family(folder), folder / "config.json"
     image = special_tokens(read_tokenizer(folder), family.prompt).image
     if family is FAMILIES[OFFICIAL_MODEL_TYPE]:
-        official = json.loads(path.read_text(encoding="utf-8"))
+        official = read_json(path, AGAIN)
         if official.get("architectures") != [OFFICIAL_ARCHITECTURE]:
             relatives = ", ".join(relative.hub_id for relative in FAMILIES.values() if relative is not family)
             raise ModelError(
@@ -211,12 +259,15 @@ def read_config(folder: Path) -> PreTrainedConfig:
                 f"of DeepSeek-OCR load from checkpoints in the native layout: {relatives}"
             )
         try:
-            return build_config(official, image)
-        except KeyError as error:
+            with naming(path, "it describes no model"):
+                return build_config(official, image)
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
             raise ModelError(
-                f"{path} lacks {error}; is it DeepSeek-OCR's and not another DeepSeek-VL2 model's?"
+                f"{path} is not DeepSeek-OCR's ({'; '.join(problems)}): damaged, or another DeepSeek-VL2 model's"
             ) from None
-    native: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with naming(path, "it describes no model"):
+        native: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
     if native.image_token_id != image:
         raise ModelError(
             f"{path}: image_token_id is {native.image_token_id}, but {IMAGE} is {image} in tokenizer.json; "
@@ -233,7 +284,10 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.exists():
         raise ModelError(f"{folder} holds no tokenizer.json; copy the one that belongs to the checkpoint there")
-    tokenizer = Tokenizer.from_file(str(path))
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # a plain one, for whatever is wrong with the file
+        raise ModelError(f"{path.as_posix()} is damaged or no tokenizer ({error}); {AGAIN}") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True  # what a person wrote is text: "<image>" in it is seven characters

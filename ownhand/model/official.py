@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
 from transformers import PreTrainedModel, UnlimitedOcrConfig
 from transformers.core_model_loading import revert_weight_conversion
@@ -77,12 +78,84 @@ OFFICIAL_CONFIG: dict[str, Any] = {
 }
 
 
+Size = Annotated[int, Field(ge=1, le=1 << 24)]
+Layers = Annotated[int, Field(ge=1, le=1000)]
+Ratio = Annotated[float, Field(gt=0, le=1e9)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Language(_Part):  # a default says that the field may be absent, and is never used
+    vocab_size: Size = 1
+    hidden_size: Size = 1
+    intermediate_size: Size = 1
+    moe_intermediate_size: Size = 1
+    num_hidden_layers: Layers = 1
+    first_k_dense_replace: Annotated[int, Field(ge=0, le=1000)] = 0
+    num_attention_heads: Size = 1
+    num_key_value_heads: Size = 1
+    max_position_embeddings: Size = 1
+    n_routed_experts: Size = 1
+    n_shared_experts: Size = 1
+    num_experts_per_tok: Size = 1
+    n_group: Size = 1
+    topk_group: Size = 1
+    topk_method: str = ""
+    rms_norm_eps: Ratio = 1
+    rope_theta: Ratio = 1
+    bos_token_id: Annotated[int, Field(ge=0)] = 0
+    eos_token_id: Annotated[int, Field(ge=0)] = 0
+
+
+class _Sam(_Part):
+    width: Size
+    layers: Layers
+    heads: Size
+    global_attn_indexes: list[Annotated[int, Field(ge=0, le=1000)]]
+    downsample_channels: Annotated[list[Size], Field(min_length=2, max_length=2)]
+    image_size: Size = 1
+    patch_size: Size = 1
+    output_channels: Size = 1
+    window_size: Size = 1
+    mlp_ratio: Ratio = 1
+
+
+class _Clip(_Part):
+    width: Size
+    layers: Layers
+    heads: Size
+    image_size: Size
+    patch_size: Size
+
+
+class _Widths(_Part):
+    sam_vit_b: _Sam
+    clip: _Clip = Field(alias="clip-l-14-224")
+
+
+class _Vision(_Part):
+    image_size: Size
+    width: _Widths
+
+
+class _Official(_Part):
+    """What an official `config.json` must hold, and within which bounds; a damaged file could ask for any number."""
+
+    language_config: _Language
+    vision_config: _Vision
+    initializer_range: Ratio = 1
+
+
 def build_config(official: dict[str, Any], image_token_id: int) -> UnlimitedOcrConfig:
     """The native config of an official `config.json`.
 
     The official file leaves out what DeepSeek-OCR's code hard-codes; those fields may stand in it for smaller models:
     `vision_config.width.sam_vit_b.{patch_size, image_size, output_channels, mlp_ratio, window_size}`.
+    pydantic's ValidationError says what is missing or no possible value.
     """
+    _Official.model_validate(official)
     language = official["language_config"]
     widths = official["vision_config"]["width"]
     sam, clip = widths["sam_vit_b"], widths["clip-l-14-224"]

@@ -7,7 +7,6 @@ they are its family's. Source of the rules: the processing code published with d
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,12 @@ import torch
 from PIL import Image, ImageOps
 
 from ownhand.errors import Refusal
-from ownhand.model.families import MODES, read_family
+from ownhand.files import read_json
+from ownhand.model.families import AGAIN, MODES, read_family
 
 PADDING_COLOUR = (127, 127, 127)
 MIN_TILES = 2
+LARGEST_VIEW_PX = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,23 @@ class Views:
 def read_view_sizes(model_folder: Path) -> ViewSizes:
     """The base model's view sizes: `view_sizes` in `processor_config.json`, its family's where that is silent.
 
-    Refusal when the entry has a size that is not known.
+    Refusal when the entry has a size that is not known or is none.
     """
     family = read_family(model_folder)
     sizes = {"base": family.base_px, "tile": family.tile_px}
     path = model_folder / "processor_config.json"
     if path.exists():
-        sizes |= json.loads(path.read_text(encoding="utf-8")).get("view_sizes", {})
+        content = read_json(path, AGAIN)
+        stored = content.get("view_sizes", {}) if isinstance(content, dict) else content
+        if not isinstance(stored, dict):
+            raise Refusal(f"{path}: view_sizes must be sizes by name, it is {type(stored).__name__}; {AGAIN}")
+        sizes |= stored
     unknown = sizes.keys() - {"tiny", "small", "base", "large", "tile", "pixels_per_token"}
     if unknown:
         raise Refusal(f"{path}: view_sizes has {', '.join(sorted(unknown))}, which is no view")
+    wrong = [f"{name}: {px!r}" for name, px in sizes.items() if type(px) is not int or not 1 <= px <= LARGEST_VIEW_PX]
+    if wrong:
+        raise Refusal(f"{path}: view_sizes must be pixels from 1 to {LARGEST_VIEW_PX}, not {', '.join(wrong)}; {AGAIN}")
     return ViewSizes(**sizes, modes=family.modes, row_newlines=family.row_newlines)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ownhand import files
 from ownhand.evaluation.metrics import comparable
 from ownhand.params import PARAMS_FILE, Params, flatten, read_params
 from ownhand.report.charts import Curve, draw_curve
@@ -33,7 +34,7 @@ TRAINING = {  # what the entries of train.json are called in the report
     "train_loss": "Training loss (nats per token)",
     "val_loss_before": "Validation loss before training",
     "val_loss": "Validation loss after training",
-    "val_loss_shuffled_pictures": "The same with exchanged pictures",
+    "val_loss_shuffled_pictures": "The same with swapped images",
     "uniform_loss": "Loss of pure guessing",
 }
 UNTRACKED = ("check", "runtime")  # groups that change no result, so that DVC writes no new report for them
@@ -115,10 +116,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file; empty without the file."""
+    """The object of a JSON file; empty without the file. Refusal when it is damaged."""
     if not path.exists():
         return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = files.read_json(path, "run the stage that writes it again: `dvc repro --force`")
     return content
 
 

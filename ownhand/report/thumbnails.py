@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from ownhand.errors import Refusal
 from ownhand.evaluation.readings import Line
 from ownhand.images import open_image
+from ownhand.progress import track
 
 ALL_BYTES = 12_000_000  # of all pictures; in base64 a third more, so that 1,000 lines stay well under 25 MB
 ONE_BYTES = (12_000, 160_000)  # what one picture may take, at least and at most
@@ -45,7 +45,7 @@ def embed_pictures(lines: Sequence[Line], root: Path) -> dict[str, Picture]:
     spent = 0
     with ThreadPoolExecutor() as threads:  # Pillow works outside Python's lock
         reduced = threads.map(lambda line: _reduce(root / line.sample.image_path, allowed), lines)
-        progress = tqdm(reduced, total=len(lines), desc="pictures for the report", unit="line", delay=2)
+        progress = track(reduced, total=len(lines), what="pictures for the report", unit="line", delay=2)
         for line, (jpeg, size) in zip(lines, progress, strict=True):
             spent += len(jpeg)
             if spent <= ALL_BYTES:

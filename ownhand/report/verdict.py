@@ -1,4 +1,4 @@
-"""The verdict: numbers of evaluation.json as plain sentences, careful to say no more than the numbers do."""
+"""The verdict: numbers of summary.json as plain sentences, careful to say no more than the numbers do."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def interval(low: float, high: float) -> str:
 
 
 def judge(summary: dict[str, Any], confidence_level: float, min_pages: int) -> Verdict:
-    """The verdict on the content of evaluation.json.
+    """The verdict on the content of summary.json.
 
     "improved" and "worse" need both: an interval of the difference clear of zero and a p-value below
-    1 - `confidence_level`. "too few" means that evaluation.json gives no interval.
+    1 - `confidence_level`. "too few" means that summary.json gives no interval.
     """
     difference = summary["difference"]
     if difference["cer_low"] is None:
@@ -150,7 +150,7 @@ def _text_limits(summary: dict[str, Any]) -> tuple[str, ...]:
 def describe_trained_texts(summary: dict[str, Any]) -> str | None:
     """How many lines have a text that was trained on, too, and the rates without them; None where there are none.
 
-    `summary` is evaluation.json or its part `cross_validation`.
+    `summary` is summary.json or its part `cross_validation`.
     """
     trained, lines = summary["n_lines_trained_texts"], summary["n_lines"]
     base, adapter = summary["base"], summary["adapter"]
@@ -186,7 +186,7 @@ def _general_limits() -> tuple[str, ...]:
 
 
 def describe_cost(summary: dict[str, Any]) -> str:
-    """The less rosy figures, from evaluation.json: words, lines without an error, and what print has cost."""
+    """The less rosy figures, from summary.json: words, lines without an error, and what print has cost."""
     base, adapter, retention = summary["base"], summary["adapter"], summary["retention"]
     exact = round(adapter["exact_match"] * summary["n_lines"])
     told = (
@@ -203,7 +203,7 @@ def describe_cost(summary: dict[str, Any]) -> str:
 
 
 def describe_reading(reads: dict[str, Any], recites: bool) -> str:
-    """Whether it looks at the pictures or recites, from `reads` of evaluation.json and what proof.py found.
+    """Whether it looks at the pictures or recites, from `reads` of summary.json and what proof.py found.
 
     A model that looks at its pictures must make far more errors when it is shown others, or none.
     """

@@ -10,7 +10,6 @@ Each finished fold is kept outside the outputs, and the one that is interrupted 
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,12 +22,12 @@ from transformers import set_seed
 
 from ownhand import processes
 from ownhand.errors import Refusal
-from ownhand.files import write_json
 from ownhand.model.base import BaseModel
 from ownhand.model.reading import disabled, read_samples
 from ownhand.params import Params
 from ownhand.runtime import alone_in, checkpoint_folder, fingerprint
-from ownhand.samples import METADATA, Sample
+from ownhand.samples import SIDES, Sample, metadata_file
+from ownhand.training.checkpoints import is_whole, keep, seal
 from ownhand.training.run import Datasets, create_trainer, prepare_datasets, set_up_lora, train
 from ownhand.vision.encoding import content_key, copy_keys, encode_views, store_folder
 from ownhand.vision.features import FeatureCache
@@ -98,7 +97,7 @@ def without_choice(params: Params) -> Params:
 
 def unfinished_folder(folds: Sequence[int], params: Params, features: Path) -> Path:
     """Where unfinished work of exactly this cross-validation lies."""
-    files = [METADATA, features / "index.json", *BaseModel.open(params, weights=False).files()]
+    files = [*map(metadata_file, SIDES), features / "index.json", *BaseModel.open(params, weights=False).files()]
     decides = (params.model, params.encode, without_choice(params).train, params.transcribe, list(folds))
     return checkpoint_folder("cross_validate", fingerprint(*decides, files=files))
 
@@ -117,23 +116,14 @@ def complete_cache(
     if not keys:
         return cache
     copies = unfinished / "features"
-    if not processes.gather((copies / "index.json").exists())[0]:
+    if not processes.gather(is_whole(copies) if processes.number() == 0 else None)[0]:
         base = BaseModel.open(params)
         views_of = Pictures(samples, base.vision, params.encode).views
         with alone_in(store_folder(base, params, device).parent):
             encode_views(keys, views_of, base, params, device, copies, {}, "cross_validate")
-    return FeatureCache(features, copies)
-
-
-def keep(path: Path, make: Callable[[], Any]) -> Any:
-    """What `make` gives, from `path` where an interrupted run has left it; the same for every process."""
-    done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    found = processes.gather(done)[0]  # the first process decides: another may look a moment later
-    if found is None:
-        found = make()
         if processes.number() == 0:
-            write_json(path, found)
-    return found
+            seal(copies)
+    return FeatureCache(features, copies)
 
 
 def start_afresh(model: PeftModel, fresh: dict[str, torch.Tensor]) -> None:

@@ -44,7 +44,7 @@ def join_groups(samples: Sequence[Sample]) -> list[int]:
     """What each sample stays together with, named by the index of one of them."""
     if not all(sample.group for sample in samples):
         raise Refusal(
-            "data/processed/metadata.json does not say which pages belong together: an older version wrote it; "
+            "data/processed/train/metadata.json does not say which pages belong together: an older version wrote it; "
             "run `dvc repro --force prepare`"
         )
     first: dict[str, int] = {}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from pathlib import Path
 from typing import Any
 
-from ownhand.files import write_text
+from ownhand.files import write_table
 from ownhand.params import Params
 from ownhand.training.trainer import CachedSamples, TokenWeightedTrainer
 
@@ -63,11 +61,7 @@ def write_curves(folder: Path, history: list[dict[str, float]]) -> None:
 
 def write_curve(path: Path, points: list[tuple[float, float]], name: str) -> None:
     """A CSV with the columns step and `name`: loss in nats per token, or cer."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", name])
-    table.writerows((step, f"{value:.6f}") for step, value in points)
-    write_text(path, text.getvalue())
+    write_table(path, ["step", name], [(step, f"{value:.6f}") for step, value in points])
 
 
 def model_card(metrics: dict[str, Any], params: Params) -> str:
@@ -85,6 +79,6 @@ def model_card(metrics: dict[str, Any], params: Params) -> str:
         f"Validation loss per token: {metrics['val_loss_before']:.3f} before, {metrics['val_loss']:.3f} after, "
         f"{metrics['val_loss_shuffled_pictures']:.3f} with shuffled pictures. "
         "Error rates: `metrics/evaluation.json`.\n\n"
-        f"Read new photographs with `python -m ownhand.read`: mode {params.encode.mode}, at most "
+        f"Read new photographs with `ownhand read`: mode {params.encode.mode}, at most "
         f"{params.encode.max_tiles} tiles.\n"
     )

@@ -20,14 +20,10 @@ from ownhand.model.base import BaseModel
 from ownhand.model.sequence import CachedVisionCollator
 from ownhand.params import Params
 from ownhand.samples import Sample
+from ownhand.training.checkpoints import SealCheckpoints, last_whole_checkpoint
 from ownhand.training.schedule import Schedule
 from ownhand.training.selection import MIN_LINES_FOR_CER, KeepBest, make_cer_reader
-from ownhand.training.trainer import (
-    CachedSamples,
-    MarkCompleteCheckpoints,
-    TokenWeightedTrainer,
-    last_complete_checkpoint,
-)
+from ownhand.training.trainer import CachedSamples, TokenWeightedTrainer
 from ownhand.vision.features import FeatureCache, compute_vision_tokens
 from ownhand.vision.pictures import PictureCollator, Pictures
 
@@ -92,7 +88,9 @@ def prepare_datasets(params: Params, samples: Sequence[Sample], cache: FeatureCa
 
 def set_up_lora(params: Params, device: torch.device) -> PeftModel:
     """The frozen decoder with a fresh adapter; the vision tower is left on the disk unless it is a target."""
-    model = BaseModel.open(params).load(device, vision=needs_pictures(params.train.lora_targets))
+    model = BaseModel.open(params).load(
+        device, vision=needs_pictures(params.train.lora_targets), expert_weights=params.train.expert_weights
+    )
     return add_adapter(model, lora_config(params.train, params.model.name_or_path, params.model.revision))
 
 
@@ -132,7 +130,6 @@ def create_trainer(
         logging_steps=max(1, schedule.steps // 50),
         save_strategy="steps",
         save_steps=schedule.checkpoint_interval,
-        save_total_limit=2,
         seed=params.train.seed,
         data_seed=params.train.seed,
         use_cpu=params.runtime.device == "cpu",
@@ -140,7 +137,6 @@ def create_trainer(
         remove_unused_columns=False,
         label_names=["labels"],
         report_to=[],
-        disable_tqdm=processes.number() > 0,
         ddp_find_unused_parameters=False,
     )
     trainer = TokenWeightedTrainer(
@@ -149,7 +145,7 @@ def create_trainer(
         train_dataset=datasets.train,
         eval_dataset=datasets.val,
         data_collator=datasets.collator,
-        callbacks=[MarkCompleteCheckpoints(), *([keep_best] if keep_best else [])],
+        callbacks=[SealCheckpoints(keep_best.name_best), keep_best] if keep_best else [SealCheckpoints()],
     )
     trainer.read_cer = datasets.read_cer
     trainer.batch_tokens = params.train.batch_tokens
@@ -157,8 +153,8 @@ def create_trainer(
 
 
 def train(trainer: TokenWeightedTrainer, keep_best: KeepBest | None = None) -> None:
-    """Run to the end, from the last complete checkpoint if there is one."""
-    checkpoint = last_complete_checkpoint(Path(str(trainer.args.output_dir)))
+    """Run to the end, from the last whole checkpoint if there is one."""
+    checkpoint = last_whole_checkpoint(Path(str(trainer.args.output_dir)))
     if checkpoint:
         print(f"train: goes on from {checkpoint.name} of an interrupted run")
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))

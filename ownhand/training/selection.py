@@ -15,15 +15,16 @@ import torch
 from transformers import TrainerCallback
 
 from ownhand import processes
+from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import count_character_errors, micro_average
-from ownhand.files import write_text
+from ownhand.files import writing
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
 from ownhand.params import TranscribeParams
 from ownhand.samples import Sample
+from ownhand.training.checkpoints import find_damage, seal
 
 MIN_LINES_FOR_CER = 10  # with fewer, one line more or less right decides; the loss changes with every character
-WHOLE = "WHOLE"  # written last into the folder of the best adapter
 METRIC_NAMES = {"loss": "eval_loss", "cer": "eval_cer"}
 
 
@@ -66,8 +67,10 @@ class KeepBest(TrainerCallback):
         best = best_step(state.log_history, self.name)
         if best == state.global_step and processes.number() == 0:
             folder = Path(args.output_dir) / f"best-{best}"
-            model.save_pretrained(folder, save_embedding_layers=False)
-            write_text(folder / WHOLE, "")
+            shutil.rmtree(folder, ignore_errors=True)
+            with writing(folder):
+                model.save_pretrained(folder, save_embedding_layers=False)
+                seal(folder)
         if self.has_run_out(state.log_history):
             control.should_training_stop = True
 
@@ -79,21 +82,19 @@ class KeepBest(TrainerCallback):
             and len(steps) - 1 - steps.index(best_step(history, self.name)) >= self.patience
         )
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Remove what a resumed run can no longer need: all but the best that this checkpoint knows."""
-        if processes.number() == 0 and any(self.name in row for row in state.log_history):
-            keep = f"best-{best_step(state.log_history, self.name)}"
-            for folder in Path(args.output_dir).glob("best-*"):
-                if folder.name != keep:
-                    shutil.rmtree(folder)
+    def name_best(self, history: Sequence[dict[str, Any]]) -> str | None:
+        """The folder of the best adapter so far, beside the checkpoints; None before the first evaluation."""
+        return f"best-{best_step(history, self.name)}" if any(self.name in row for row in history) else None
 
     def best_folder(self, output: Path, history: Sequence[dict[str, Any]]) -> tuple[int, Path]:
-        """(step, folder) of the adapter to keep."""
+        """(step, folder) of the adapter to keep. Refusal when it is damaged: a run that goes on does without it."""
         processes.wait_for_all()  # the first one writes it
         step = best_step(history, self.name)
         folder = output / f"best-{step}"
-        if not (folder / WHOLE).exists():
-            raise FileNotFoundError(f"{folder} is not whole; remove {output} and train again")
+        if damage := find_damage(folder):
+            raise Refusal(
+                f"{folder.as_posix()} is damaged: {damage}; run the same command again, it goes on from before"
+            )
         return step, folder
 
 

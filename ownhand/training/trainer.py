@@ -1,7 +1,8 @@
-"""What the Trainer needs from us: samples from the cache, a loss weighted by tokens, checkpoints that are whole."""
+"""What the Trainer needs from us: samples from the cache, and a loss in which every token weighs the same."""
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -13,21 +14,22 @@ from typing import Any
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, Dataset, Subset
-from transformers import Trainer, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from ownhand import processes
 from ownhand.errors import Refusal
-from ownhand.files import write_text
+from ownhand.files import writing
 from ownhand.model.adapter import load_adapter_weights
 from ownhand.model.base import BaseModel
 from ownhand.model.loss import label_logits_loss
 from ownhand.model.sequence import IGNORED_LABEL, SequenceTooLong, build_training_ids
+from ownhand.progress import Lines, is_watched
 from ownhand.samples import Sample
 from ownhand.training.batches import LengthBuckets, cut_in_order
 from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import Pictures
 
-COMPLETE = "COMPLETE"  # written last into a checkpoint folder
+LOSS_REMEDY = "Lower train.learning_rate, or use model.dtype bfloat16 or float32 instead of float16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,14 @@ class TokenWeightedTrainer(Trainer):
     batch_tokens: int | None = None  # the most tokens of a batch, all processes together
     model_accepts_loss_kwargs = True  # the Trainer then counts the labels of a whole accumulated step
 
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        if processes.number() or not is_watched():
+            self.remove_callback(ProgressCallback)
+            self.remove_callback(PrinterCallback)
+            if processes.number() == 0:
+                self.add_callback(ProgressLines())
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -145,7 +155,7 @@ class TokenWeightedTrainer(Trainer):
             raise Refusal(
                 f"the loss is {float(loss.detach())} at step {self.state.global_step} in a batch with the samples "
                 f"{', '.join(inputs['image_ids'])}; the last checkpoint stays. "
-                "Lower train.learning_rate, or use model.dtype bfloat16 or float32 instead of float16"
+                f"{LOSS_REMEDY}"
             )
         return (loss, {}) if return_outputs else loss
 
@@ -159,6 +169,16 @@ class TokenWeightedTrainer(Trainer):
             loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
         )
         return ready
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """As the Trainer does it, but what a full disk has left half goes again at once."""
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        try:
+            with writing(folder):
+                super()._save_checkpoint(model, trial)
+        except Refusal:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_adapter_weights(self.model if model is None else model, Path(resume_from_checkpoint))
@@ -186,29 +206,28 @@ class TokenWeightedTrainer(Trainer):
             total, count = total + float(loss), count + float(labels)
         model.train()
         parts = processes.gather((total, count))
-        return float(sum(part[0] for part in parts) / sum(part[1] for part in parts))
+        mean = float(sum(part[0] for part in parts) / sum(part[1] for part in parts))
+        if not math.isfinite(mean):
+            raise Refusal(
+                f"the loss on {len(dataset)} sequences is {mean} after step {self.state.global_step}: the last step "
+                f"was too large, or the numbers do not fit {model.dtype}. {LOSS_REMEDY}"
+            )
+        return mean
 
 
-class MarkCompleteCheckpoints(TrainerCallback):
-    """Writes the marker behind everything else of a checkpoint, so that a half one is never taken for whole."""
+class ProgressLines(TrainerCallback):
+    """Tells of a training that nobody watches: a line every so often, and one for each evaluation."""
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        processes.wait_for_all()  # each writes its own random state
-        if processes.number() == 0:
-            write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.lines: Lines[Any] = Lines((), total=state.max_steps, what="training", unit="step", done=state.global_step)
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.lines.update(state.global_step - self.lines.done)
 
-def last_complete_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole, the same for every process; half ones are removed."""
-    found: Path | None = processes.gather(_find_checkpoint(folder) if processes.number() == 0 else None)[0]
-    return found
-
-
-def _find_checkpoint(folder: Path) -> Path | None:
-    complete: list[tuple[int, Path]] = []
-    for path in folder.glob("checkpoint-*"):
-        if (path / COMPLETE).exists():
-            complete.append((int(path.name.partition("-")[2]), path))
-        else:
-            shutil.rmtree(path)
-    return max(complete)[1] if complete else None
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        assert metrics is not None
+        cer = f", CER {metrics['eval_cer']:.1%}" if "eval_cer" in metrics else ""
+        loss = f"loss on validation {metrics['eval_loss']:.3f}{cer}"
+        print(f"training: step {state.global_step:,} of {state.max_steps:,}: {loss}", file=sys.stderr, flush=True)

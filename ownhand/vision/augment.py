@@ -34,7 +34,7 @@ def augment(image: Image.Image, settings: AugmentParams, seed: Sequence[int]) ->
     The copy depends on picture, settings and seed alone. torch's own random numbers are left as they were.
     """
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which seeds the cards too.
+        # Not torch.manual_seed, which seeds the GPUs too.
         torch.default_generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255  # (1, 3, height, width)
         pixels = _warp(pixels, torch.tensor(paper_colour(image)) / 255, settings, line_height(image))

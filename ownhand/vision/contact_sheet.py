@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from ownhand.files import write_atomically, write_json
+from ownhand.files import read_json, write_atomically, write_json
 
 SHEET = "sheet.json"
 SIDES_PX = (560, 320)  # of a picture at most
@@ -53,5 +52,5 @@ def read_contact_sheet(folder: Path) -> dict[str, Any] | None:
     path = folder / SHEET
     if not path.exists():
         return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = read_json(path, "run `dvc repro --force --single-item encode`")
     return content

@@ -43,7 +43,8 @@ def card(params: Params, evaluation: dict[str, Any], *, merged: bool) -> str:
         f"# {kind}\n\n"
         f"LoRA (r {params.train.lora_r}, alpha {params.train.lora_alpha}, {', '.join(params.train.lora_targets)}) on "
         f"`{params.model.name_or_path}`"
-        f"{f' at {params.model.revision}' if params.model.revision else ''}, in {params.model.dtype}.\n"
+        f"{f' at {params.model.revision}' if params.model.revision else ''}, in {params.model.dtype}"
+        f"{_four_bits(params)}.\n"
         f"Pictures: mode {params.encode.mode}, at most {params.encode.max_tiles} tiles.\n"
         f"Prompt: {json.dumps('<image>' + FAMILIES[OFFICIAL_MODEL_TYPE].prompt)}\n\n"
         f"{note}\n\n"
@@ -103,6 +104,16 @@ PARAMETER num_ctx 8192
 Whether a server reads as well as it should: `ownhand read-served --validation --out served.jsonl` reads validation \
 pictures through it, `ownhand compare served.jsonl` sets its rates beside those above.
 """
+
+
+def _four_bits(params: Params) -> str:
+    """Where the routed experts had four bits, which the exported weights do not have."""
+    where = [
+        doing
+        for doing, group in (("training", params.train), ("measuring the rates", params.transcribe))
+        if group.expert_weights == "nf4"
+    ]
+    return f", the routed experts in NF4 while {' and while '.join(where)}" if where else ""
 
 
 def _tiles(params: Params) -> str:

@@ -59,6 +59,9 @@ def test_reading_is_compared_too_and_has_a_remedy_of_its_own() -> None:
     training, reading = check_memory(Memory(), Memory(cache=20 * GB), "cuda", 16 * GB, 16 * GB, params())
     assert (training.level, reading.level) == ("ready", "blocker")
     assert reading.remedy == "halve transcribe.batch_size"
+    without_experts = params(train={"lora_targets": ["attention"]})
+    reading = check_memory(Memory(), Memory(cache=20 * GB), "cuda", 16 * GB, 16 * GB, without_experts)[1]
+    assert reading.remedy == "halve transcribe.batch_size; set transcribe.expert_weights to nf4"
 
 
 @pytest.mark.parametrize("targets", [["attention"], ["attention", "projector"]])

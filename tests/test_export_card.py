@@ -48,3 +48,9 @@ def test_vllm_is_told_a_rank_that_it_knows(rank: int, allowed: int) -> None:
 def test_another_way_of_cutting_pictures_is_said() -> None:
     assert "trained with 6 at most" in serving(params(max_tiles=6), merged=True)
     assert "trained with mode base: expect other rates" in serving(params(mode="base"), merged=True)
+
+
+def test_experts_in_four_bits_are_said() -> None:
+    assert "NF4" not in card(params(), EVALUATION, merged=True)
+    text = card(params("train", expert_weights="nf4"), EVALUATION, merged=True)
+    assert "in float32, the routed experts in NF4 while training.\n" in text

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import edit_params
+from PIL import Image
 
 from benchmarks.random_checkpoint import IMAGE_ID, official_config
 from ownhand.errors import Refusal
@@ -19,7 +23,9 @@ from ownhand.model.memory import Load, estimate_training, estimate_transcription
 from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
 from ownhand.params import ParameterError, TrainParams, check_params, read_params, read_yaml
+from ownhand.read import Reader
 from ownhand.vision.features import FeatureCache
+from stages import train
 
 pytest.importorskip("bitsandbytes", minversion=four_bit.LEAST_VERSION)
 
@@ -171,3 +177,19 @@ def test_the_estimate_knows_it() -> None:
         for kind in ("as_is", "nf4")
     ]
     assert reading[0].weights - reading[1].weights == plain.weights - four.weights
+
+
+def test_the_stages_take_it_from_params_yaml(
+    stage_folder: Path, feature_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training learns, writes an adapter, and `ownhand read` reads with it."""
+    monkeypatch.chdir(stage_folder)
+    shutil.copytree(feature_folder, stage_folder / "data/features")
+    edit_params(stage_folder, "train", expert_weights="nf4", gradient_checkpointing=True, epochs=2.0)
+    edit_params(stage_folder, "transcribe", expert_weights="nf4", max_new_tokens=4)
+    train.main()
+    metrics = json.loads((stage_folder / "metrics/train.json").read_text("utf-8"))
+    assert metrics["val_loss"] < metrics["val_loss_before"]
+    reader = Reader(read_params(), Path("models/adapter"))
+    assert has_four_bits(reader.model)
+    assert len(reader.read([Image.new("RGB", (200, 60), "white")])) == 1

@@ -38,6 +38,7 @@ PAGES = ("p01", "p02", "p03", "p05")
 LINES_PER_PAGE = 2
 STAGES = ("prepare", "check", "encode", "train", "transcribe", "cross_validate", "evaluate")
 EXPORT = "export"  # no stage, but it writes, too
+STORES = ("prepare", "encode")  # what they keep beside the outputs is not unfinished
 KILLS_PER_ROUND = 6  # of the random ones
 SMALL = {  # params.yaml, so that every stage has something to do and is soon done
     "prepare": {"val_share": 0.5},
@@ -212,7 +213,7 @@ class Bench:
         seen, expected = self.outputs(), self.after[stage]
         names = sorted(name for name in seen.keys() | expected.keys() if seen.get(name) != expected.get(name))
         litter = [path for path in self.work.rglob("*.tmp") if ".dvc" not in path.parts]
-        unfinished = [path for path in self.work.glob(".checkpoints/*/*/*") if path.parts[-3] != "prepare"]
+        unfinished = [path for path in self.work.glob(".checkpoints/*/*/*") if path.parts[-3] not in STORES]
         left = [path.relative_to(self.work).as_posix() for path in litter + unfinished]
         return [f"differs: {name}" for name in names] + [f"left over: {name}" for name in left]
 

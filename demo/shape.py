@@ -187,7 +187,7 @@ def write_base_model(
         folder / "README.md",
         "# The demo base model\n\n"
         "A small model of DeepSeek-OCR's own architecture in the official file layout, trained from random weights by\n"
-        f"`stages/pretrain.py` on {settings['steps']:,} batches of {settings['batch_size']} drawn Russian lines.\n"
+        f"`demo/pretrain.py` on {settings['steps']:,} batches of {settings['batch_size']} drawn Russian lines.\n"
         "It exists so that the whole pipeline can run anywhere; it reads short single lines and nothing else.\n"
         "It was trained on drawn text only, in the fonts of `demo/fonts/printed` and `demo/fonts/handwritten`.\n\n"
         "CER on 64 lines each, texts and noise not used in training:\n\n"

@@ -19,6 +19,7 @@ MEMORY_REMEDY = """What lowers the need, in params.yaml, the cheapest first:
   train.batch_size: half, and train.accumulation: double   (the same result); train.batch_tokens, where set: half
   transcribe.batch_size: half, when it was transcribing
   model.dtype: bfloat16   (half of float32's weights)
+  train.expert_weights and transcribe.expert_weights: nf4   (the routed experts in 4 bits; slower)
   encode.max_tiles or encode.mode   (fewer vision tokens)
 What was done before stays: run the same command again."""
 

@@ -6,6 +6,7 @@ full disk leaves what was there before intact. Text is UTF-8 with "\\n" line end
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -147,40 +148,64 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
 class AppendedLines:
     """A JSON Lines file that grows while work goes on; what a kill leaves of a last line is dropped.
 
-    kept: the objects that it held when it was opened.
+    hashed: each object stands behind a hash of itself, for unfinished work that nobody reads but we: what was altered
+    since is then said and dropped, with all behind it. kept: the objects that the file held when it was opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, hashed: bool = False) -> None:
         self.path = path
-        self.kept = self.read(path)
-        whole = b"".join(_line(value) for value in self.kept)
+        self.hashed = hashed
+        self.kept = self.read(path, hashed)
+        whole = b"".join(map(self._line, self.kept))
         if not path.exists() or path.read_bytes() != whole:
             write_text(path, whole.decode("utf-8"))
         self.file = path.open("ab")
 
     @staticmethod
-    def read(path: Path) -> list[Any]:
-        """The objects of the file up to the first line that is not whole; none where there is no file."""
-        values = []
-        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+    def read(path: Path, hashed: bool = False) -> list[Any]:
+        """The objects of the file but a last line that was cut; none where there is no file.
+
+        Refusal for a file that is no such file, or was damaged where nothing may be dropped.
+        """
+        values: list[Any] = []
+        *lines, cut = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        if cut and not cut.startswith((b"{", b"[")):
+            lines.append(cut)  # no line of ours
+        for line in lines:
             try:
-                values.append(json.loads(line))
-            except ValueError:
+                value = json.loads(line)
+                if hashed:
+                    digest, value = value
+                    if digest != hash_value(value):
+                        raise ValueError
+            except (ValueError, TypeError, RecursionError):
+                where = f"{path.as_posix()}, line {len(values) + 1}, is damaged or no JSON"
+                if not hashed:
+                    raise Refusal(f"{where}: remove the file, or take another name") from None
+                print(f"{where}: what it held, and all behind it, is done again", flush=True)
                 break
-            if not line.endswith(b"\n"):
-                values.pop()
+            values.append(value)
         return values
 
     def append(self, value: Any) -> None:
         """Write one object behind the others; it is in the hands of the system when this returns."""
-        self.file.write(_line(value))
-        self.file.flush()
+        with writing(self.path):
+            self.file.write(self._line(value))
+            self.file.flush()
+
+    def _line(self, value: Any) -> bytes:
+        return _line([hash_value(value), value] if self.hashed else value)
 
     def __enter__(self) -> AppendedLines:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
+
+
+def hash_value(value: Any) -> str:
+    """SHA-256, hexadecimal, of what JSON can hold; ValueError for NaN."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _line(value: Any) -> bytes:

@@ -75,7 +75,7 @@ class Reader:
         """Load the base model, with the adapter of that folder unless it is None. Refusal when they do not fit."""
         device = set_up(params.runtime)
         self.params, self.base = params, BaseModel.open(params)
-        self.model: Any = self.base.load(device)
+        self.model: Any = self.base.load(device, expert_weights=params.transcribe.expert_weights)
         if adapter is not None:  # before pictures are seen: an adapter may change the vision tower too
             self.model = load_adapter(self.model, adapter)
 

@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
-from tqdm import tqdm
 
 from ownhand.errors import Refusal
 from ownhand.files import AppendedLines
@@ -41,6 +40,7 @@ from ownhand.model.decoding import is_loop
 from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from ownhand.pages.lines import name_of
 from ownhand.params import Params
+from ownhand.progress import track
 from ownhand.read import Outcome, expand
 from ownhand.samples import read_metadata
 
@@ -158,7 +158,7 @@ def read_by_server(
         return server.read(open_image(picture[1], limits))
 
     failed = in_a_row = 0
-    with AppendedLines(out) as lines, tqdm(total=total, desc="reading", unit="picture", disable=None) as progress:
+    with AppendedLines(out) as lines, track(pictures, total=total, what="reading", unit="picture") as progress:
         known = {row["image_id"] for row in lines.kept}
         lines.kept.clear()  # a million texts
         progress.update(len(known))

@@ -48,7 +48,8 @@ def main() -> None:
     cache = FeatureCache(FEATURES)
     sees_anew = changes_vision(ADAPTER)
     base = BaseModel.open(params)
-    model = load_adapter(base.load(device, vision=sees_anew), ADAPTER)
+    loaded = base.load(device, vision=sees_anew, expert_weights=params.transcribe.expert_weights)
+    model = load_adapter(loaded, ADAPTER)
     see: Callable[[str], torch.Tensor] = cache.tokens
     if sees_anew:
         pictures, probes = Pictures(samples, base.vision, params.encode), probe_pictures(samples)

@@ -46,6 +46,7 @@ def test_the_demos_parameters_have_nothing_to_mend() -> None:
     ("changes", "code", "level"),
     [
         ({"train": {"batch_size": 2000}, "encode": {"copies": 9}}, "CONF-002", "blocker"),
+        ({"runtime": {"processes": 3}}, "CONF-002", "blocker"),  # 16 sequences cannot be shared by three
         ({"train": {"batch_size": 64, "accumulation": 40, "epochs": 50.0}}, "CONF-003", "warning"),
         ({"train": {"warmup_steps": 300}}, "CONF-004", "blocker"),
         ({"train": {"warmup_steps": 255, "warmup_share": 0.0}}, "CONF-004", "blocker"),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ownhand.checks.environment import check_environment, runs_on
+from ownhand.checks.environment import check_environment, check_four_bits, runs_on
 from ownhand.checks.machine import EnvironmentFacts, Gpu
+from ownhand.model import four_bit
+from ownhand.params import read_params
+
+ROOT = Path(__file__).parent.parent
 
 BLACKWELL = Gpu("NVIDIA GeForce RTX 5060 Ti", (12, 0), True, 15 * 10**9, 16 * 10**9)
 CU124 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
@@ -103,3 +108,17 @@ def test_machine_code_and_portable_code_run_where_cuda_says(
     architectures: tuple[str, ...], capability: tuple[int, int], expected: bool
 ) -> None:
     assert runs_on(architectures, capability) is expected
+
+
+def test_four_bits_are_looked_at_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = read_params(ROOT / "params.yaml")
+    assert check_four_bits(params, "cpu") == []
+    asked = params.model_copy(update={"train": params.train.model_copy(update={"expert_weights": "nf4"})})
+    monkeypatch.setattr(four_bit, "what_is_missing", lambda device: None)
+    (found,) = check_four_bits(asked, "cpu")
+    assert (found.code, found.level) == ("ENV-013", "ready") and "train.expert_weights" in found.seen
+    monkeypatch.setattr(four_bit, "what_is_missing", lambda device: ("bitsandbytes is not installed", "pip install it"))
+    (found,) = check_four_bits(asked, "cpu")
+    assert (
+        found.level == "blocker" and "bitsandbytes is not installed" in found.seen and found.remedy == "pip install it"
+    )

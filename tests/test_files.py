@@ -14,7 +14,16 @@ import torch
 from safetensors.torch import save_file
 
 from ownhand.errors import Refusal
-from ownhand.files import Unwritable, read_json, write_atomically, write_folder, write_json, write_text, writing
+from ownhand.files import (
+    AppendedLines,
+    Unwritable,
+    read_json,
+    write_atomically,
+    write_folder,
+    write_json,
+    write_text,
+    writing,
+)
 
 
 def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:
@@ -151,3 +160,44 @@ def test_a_json_file_that_cannot_be_read_is_named_with_what_to_do(
         read_json(path, "run it again")
     with pytest.raises(Refusal, match=said):
         read_json(path, "run it again")
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+def test_lines_that_were_appended_come_back_but_one_that_was_cut(tmp_path: Path, hashed: bool) -> None:
+    path = tmp_path / "read.jsonl"
+    with AppendedLines(path, hashed) as lines:
+        lines.append({"text": "мама"})
+        lines.append({"text": "a\u2028b"})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    with AppendedLines(path, hashed) as lines:
+        assert lines.kept == [{"text": "мама"}]
+        lines.append({"text": "a\u2028b"})
+    assert path.read_bytes() == whole
+    assert len(AppendedLines.read(path, hashed)) == 2 and AppendedLines.read(tmp_path / "none", hashed) == []
+
+
+@pytest.mark.parametrize("change", [("мама", "папа"), ('"мама"', "мама"), ("[", "["), ("[", "{"), ("]", "")])
+def test_unfinished_work_that_was_altered_is_said_and_done_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str]
+) -> None:
+    path = tmp_path / "base-0.jsonl"
+    with AppendedLines(path, hashed=True) as lines:
+        for text in ("да", "мама", "нет"):
+            lines.append({"text": text})
+    content = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    content[1] = content[1].replace(*change, 1) if change != ("[", "[") else "\0" * 40 + "\n"
+    path.write_text("".join(content), encoding="utf-8", newline="\n")
+    with AppendedLines(path, hashed=True) as lines:
+        assert lines.kept == [{"text": "да"}]
+    assert "base-0.jsonl, line 2, is damaged" in capsys.readouterr().out
+    assert path.read_text(encoding="utf-8") == content[0]
+
+
+@pytest.mark.parametrize("content", ["Дорогая мама!", "Дорогая мама!\nКак дела?\n", '{"a": 1}\nx\n{"a": 2}\n'])
+def test_a_file_of_somebody_else_is_not_overwritten(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "letter.txt"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(Refusal, match=r"letter\.txt, line [12], is damaged or no JSON: remove the file"):
+        AppendedLines(path)
+    assert path.read_text(encoding="utf-8") == content

@@ -12,6 +12,7 @@ from PIL import Image
 from benchmarks.random_checkpoint import IMAGE_ID, official_config
 from ownhand.model import loss as loss_module
 from ownhand.model.adapter import add_adapter, lora_config
+from ownhand.model.four_bit import scale_bytes
 from ownhand.model.live_bytes import LiveBytes
 from ownhand.model.loading import load_base_model, read_config
 from ownhand.model.loss import label_logits_loss
@@ -42,7 +43,9 @@ def measured_training(
     folder: Path, params: TrainParams, views: Any, special: SpecialTokens, from_pictures: bool
 ) -> int:
     """Peak bytes of a real second training step, when the optimizer's state exists."""
-    base: Any = load_base_model(str(folder), dtype=torch.float32, vision=from_pictures)
+    base: Any = load_base_model(
+        str(folder), dtype=torch.float32, vision=from_pictures, expert_weights=params.expert_weights
+    )
     model: Any = add_adapter(base, lora_config(params, "x", None))
     if params.gradient_checkpointing:
         model.activation_checkpointing_enable()
@@ -62,6 +65,7 @@ def measured_training(
     label_logits_loss(model, batch)[0].backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     counter = LiveBytes(model)
+    counter.live += scale_bytes(model)
     for parameter in model.parameters():  # they lie in memory already: gradients, and two moments each
         if parameter.requires_grad:
             counter.live += 3 * parameter.nbytes
@@ -71,13 +75,14 @@ def measured_training(
 
 
 @pytest.mark.parametrize(
-    ("targets", "checkpointing", "logits_at_a_time"),
+    ("targets", "checkpointing", "logits_at_a_time", "expert_weights"),
     [
-        (["attention", "mlp"], False, loss_module.FLOAT32_LOGITS),
-        (["attention", "mlp"], True, loss_module.FLOAT32_LOGITS),
-        (["attention", "mlp"], True, 10_000),
-        (["attention", "experts"], False, loss_module.FLOAT32_LOGITS),
-        (["vision"], False, loss_module.FLOAT32_LOGITS),
+        (["attention", "mlp"], False, loss_module.FLOAT32_LOGITS, "as_is"),
+        (["attention", "mlp"], True, loss_module.FLOAT32_LOGITS, "as_is"),
+        (["attention", "mlp"], True, loss_module.FLOAT32_LOGITS, "nf4"),
+        (["attention", "mlp"], True, 10_000, "as_is"),
+        (["attention", "experts"], False, loss_module.FLOAT32_LOGITS, "as_is"),
+        (["vision"], False, loss_module.FLOAT32_LOGITS, "as_is"),
     ],
 )
 def test_the_estimate_of_a_training_step_is_within_a_tenth_of_what_it_takes(
@@ -89,9 +94,12 @@ def test_the_estimate_of_a_training_step_is_within_a_tenth_of_what_it_takes(
     targets: list[str],
     checkpointing: bool,
     logits_at_a_time: int,
+    expert_weights: str,
 ) -> None:
     monkeypatch.setattr(loss_module, "FLOAT32_LOGITS", logits_at_a_time)
-    params = train_params(lora_targets=targets, lora_r=8, gradient_checkpointing=checkpointing)
+    params = train_params(
+        lora_targets=targets, lora_r=8, gradient_checkpointing=checkpointing, expert_weights=expert_weights
+    )
     views = vision.views(pictures[0])
     from_pictures = "vision" in targets
     load = Load(BATCH, 1 + views.tokens + TEXT_TOKENS, views.tokens, TEXT_TOKENS, views if from_pictures else None)

@@ -130,8 +130,11 @@ def test_folds_re_run_neither_encode_nor_train_and_bring_a_rate_over_all_pages(d
     edit_params(demo, evaluate={"folds": 2})
     assert ran(run(demo, "dvc", "repro")) == ["check", "cross_validate", "evaluate"]
     evaluation = json.loads(path.read_bytes())
-    crossed = evaluation.pop("cross_validation")
+    headline = evaluation.pop("cross_validation")
     assert evaluation == json.loads(before)
+    summary = json.loads((demo / "metrics/tables/summary.json").read_text(encoding="utf-8"))
+    crossed = summary["cross_validation"]
+    assert headline == {"cer": crossed["adapter"]["cer"]}
     assert (crossed["n_lines"], crossed["n_pages"]) == (200, 50)
     assert crossed["adapter"]["cer_low"] < crossed["adapter"]["cer"] < crossed["base"]["cer"]
     assert 'id="folds"' in (demo / "metrics/report/index.html").read_text(encoding="utf-8")
@@ -157,7 +160,7 @@ def test_a_validation_picture_reads_exactly_as_in_the_prediction_file(demo: Path
         lines = (demo / f"data/predictions/{name}.jsonl").read_text(encoding="utf-8").splitlines()
         predictions = {record["image_id"]: record for record in map(json.loads, lines)}
         output = run(
-            demo, sys.executable, "-m", "ownhand.read", "data/processed/val/images", "--format", "jsonl", *flags
+            demo, sys.executable, "-m", "ownhand", "read", "data/processed/val/images", "--format", "jsonl", *flags
         )
         records = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         assert len(records) == len(predictions)
@@ -170,10 +173,10 @@ def test_a_validation_picture_reads_exactly_as_in_the_prediction_file(demo: Path
 def test_a_bad_file_is_named_the_rest_is_read_and_the_exit_code_says_so(demo: Path, tmp_path: Path) -> None:
     good = next((demo / "data/processed/val/images").glob("*.jpg"))
     (tmp_path / "broken.jpg").write_bytes(good.read_bytes()[:300])
-    output = run(demo, sys.executable, "-m", "ownhand.read", str(good), str(tmp_path / "broken.jpg"), code=1)
+    output = run(demo, sys.executable, "-m", "ownhand", "read", str(good), str(tmp_path / "broken.jpg"), code=1)
     assert "broken.jpg" in output
-    assert "1 of 2 pictures read, 1 refused" in output
-    output = run(demo, sys.executable, "-m", "ownhand.read", "nosuch.jpg", code=1)
+    assert "1 pictures read, 1 refused" in output
+    output = run(demo, sys.executable, "-m", "ownhand", "read", "nosuch.jpg", code=1)
     assert "there is no such file: nosuch.jpg" in output
 
 

@@ -43,6 +43,7 @@ def inspect_memory(
         lengths.prompt,
         params.transcribe.max_new_tokens,
         adapter_weights,
+        expert_weights=params.transcribe.expert_weights,
     )
     total, free = machine.memory_bytes, machine.free_memory_bytes
     if machine.gpu:
@@ -96,8 +97,10 @@ def check_memory(
     total_bytes, free_bytes: of the GPU, or of the machine's memory for a CPU. The texts hold nothing that changes by
     itself.
     """
-    smaller = "halve transcribe.batch_size" if params.transcribe.batch_size > 1 else ""
-    remedies = {"a training step": "; ".join(_what_lowers_memory(params)), "reading a batch": smaller}
+    remedies = {
+        "a training step": "; ".join(_what_lowers_memory(params)),
+        "reading a batch": "; ".join(_what_lowers_reading(params)),
+    }
     findings = []
     for (what, remedy), memory in zip(remedies.items(), (training, reading), strict=True):
         need = memory.total + (CUDA_BYTES if device == "cuda" else 0)
@@ -126,5 +129,14 @@ def _what_lowers_memory(params: Params) -> Iterator[str]:
         yield "set model.dtype to bfloat16"
     if "experts" in params.train.lora_targets:
         yield "take experts out of train.lora_targets"
+    if params.train.expert_weights == "as_is":
+        yield "set train.expert_weights to nf4"
     if params.encode.mode == "gundam" and params.encode.max_tiles > 2:
         yield "lower encode.max_tiles"
+
+
+def _what_lowers_reading(params: Params) -> Iterator[str]:
+    if params.transcribe.batch_size > 1:
+        yield "halve transcribe.batch_size"
+    if params.transcribe.expert_weights == "as_is" and "experts" not in params.train.lora_targets:
+        yield "set transcribe.expert_weights to nf4"

@@ -9,6 +9,7 @@ from packaging.requirements import Requirement
 
 from ownhand.checks.findings import Finding, blocker, gigabytes, ready, warning
 from ownhand.checks.machine import EnvironmentFacts
+from ownhand.params import Params
 
 LEAST_PYTHON = (3, 11)
 PRIVATE_DETAILS = ("transformers", "peft")  # details of theirs are used that may change with any version
@@ -19,7 +20,7 @@ DISK_RESERVE = 1.5  # checkpoints exist twice while one replaces the other
 
 
 def check_environment(facts: EnvironmentFacts) -> list[Finding]:
-    """Findings ENV-001 to ENV-012, but for ENV-011."""
+    """Findings ENV-001 to ENV-012, but for ENV-011; ENV-013 is `check_four_bits`'."""
     checks = (_python, _packages, _kernels, _cuda, _device, _disk, _paths, _threads, _processes)
     return [finding for check in checks for finding in check(facts)]
 
@@ -158,3 +159,19 @@ def _processes(facts: EnvironmentFacts) -> Iterator[Finding]:
         yield blocker("ENV-012", seen, f"set runtime.processes to at most {most}")
     else:
         yield ready("ENV-012", seen)
+
+
+def check_four_bits(params: Params, device: str) -> list[Finding]:
+    """Finding ENV-013, where params.yaml asks for experts in four bits."""
+    asked = [
+        f"{stage}.expert_weights"
+        for stage, group in (("train", params.train), ("transcribe", params.transcribe))
+        if group.expert_weights == "nf4"
+    ]
+    if not asked:
+        return []
+    from ownhand.model.four_bit import what_is_missing  # it imports torch, which may be what is missing
+
+    seen = f"nf4 for {' and '.join(asked)} on {device}"
+    missing = what_is_missing(device)
+    return [blocker("ENV-013", f"{seen}: {missing[0]}", missing[1]) if missing else ready("ENV-013", seen)]

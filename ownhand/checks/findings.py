@@ -31,6 +31,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "ENV-010": ("Threads", "More threads than cores get in each other's way."),
     "ENV-011": ("Speed of the device", "Billions of weights need a GPU: a CPU takes seconds for one line."),
     "ENV-012": ("Processes", "More processes than there are GPUs, or cores, fail or stand in each other's way."),
+    "ENV-013": ("Four bits", "Experts in nf4 need bitsandbytes, and a device for which it is used."),
     "CONF-001": ("Parameters", "A value that cannot be meant is found before anything runs."),
     "CONF-002": ("Batch against training set", "A batch that the training set cannot fill is never what was meant."),
     "CONF-003": ("Effective batch", "batch_size x accumulation is the number of sequences behind each step."),

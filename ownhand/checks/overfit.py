@@ -150,7 +150,9 @@ def _create_trainer(
     most_steps: int,
     folder: Path,
 ) -> TokenWeightedTrainer:
-    loaded = base.load(device, vision=needs_pictures(params.train.lora_targets))
+    loaded = base.load(
+        device, vision=needs_pictures(params.train.lora_targets), expert_weights=params.train.expert_weights
+    )
     model = add_adapter(loaded, lora_config(params.train, params.model.name_or_path, params.model.revision))
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ownhand.checks.environment import check_environment
+from ownhand.checks.environment import check_environment, check_four_bits
 from ownhand.checks.findings import PAGE, Finding, as_json, as_markdown, as_text, blocker, is_ready, ready, verdict
 from ownhand.checks.machine import gather_environment
 from ownhand.files import write_json, write_text
@@ -47,9 +47,14 @@ def inspect(overfit: bool = False) -> list[Finding]:
         remedy = "mend params.yaml; `ownhand preset` lists settings that work"
         return [blocker("CONF-001", str(error), remedy), *check_environment(gather_environment(None))]
     findings = [ready("CONF-001", "every value of params.yaml is in its range")]
-    environment = check_environment(gather_environment(params.runtime))
+    machine = gather_environment(params.runtime)
+    environment = check_environment(machine)
     if any(finding.code == "ENV-002" and finding.level == "blocker" for finding in environment):
         return findings + environment  # what follows imports those packages
+    four_bits = check_four_bits(params, machine.device)
+    if not is_ready(four_bits):
+        return findings + environment + four_bits  # so does the estimate of memory
+    findings += four_bits
     from ownhand.checks import run
 
     findings += run.inspect_run(params)

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from ownhand.errors import Refusal
 from ownhand.files import read_json
+from ownhand.model.four_bit import has_four_bits
 from ownhand.model.loading import VISION_MODULES
 from ownhand.model.weights import open_weights, read_weights, refuse_not_finite
 from ownhand.params import TrainParams
@@ -87,6 +88,8 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
 
 
 def _adapt(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
+    if config.target_parameters and has_four_bits(model):
+        raise Refusal("this adapter changes the routed experts, which are in 4 bits here: set expert_weights to as_is")
     config.base_model_name_or_path = None  # PEFT puts the model's folder there and warns of any other name
     adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)

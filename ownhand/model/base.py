@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from ownhand.model.families import Family, read_family
+from ownhand.model.four_bit import ExpertWeights
 from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
 from ownhand.model.sequence import SpecialTokens
 from ownhand.model.views import VisionInput, read_view_sizes
@@ -52,9 +53,16 @@ class BaseModel:
             pinned=params.model.revision is not None,
         )
 
-    def load(self, device: torch.device | str = "cpu", *, vision: bool = True, decoder: bool = True) -> PreTrainedModel:
+    def load(
+        self,
+        device: torch.device | str = "cpu",
+        *,
+        vision: bool = True,
+        decoder: bool = True,
+        expert_weights: ExpertWeights = "as_is",
+    ) -> PreTrainedModel:
         """The weights, in evaluation mode; without the vision tower it takes vision tokens only, without the decoder it
-        only makes them. ModelError when they do not fit."""
+        only makes them. ModelError when they do not fit; Refusal when the experts cannot be had in 4 bits."""
         return load_base_model(
             str(self.folder),
             dtype=self.dtype,
@@ -62,6 +70,7 @@ class BaseModel:
             attn_implementation=self.attn_implementation,
             vision=vision,
             decoder=decoder,
+            expert_weights=expert_weights,
         )
 
     def files(self) -> list[Path]:

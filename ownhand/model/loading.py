@@ -32,6 +32,7 @@ from transformers.utils.logging import disable_progress_bar
 from ownhand.errors import Refusal, is_out_of_memory
 from ownhand.files import read_json
 from ownhand.model.families import AGAIN, FAMILIES, OFFICIAL_MODEL_TYPE, read_family
+from ownhand.model.four_bit import ExpertWeights, quantise_experts
 from ownhand.model.official import OFFICIAL_ARCHITECTURE, build_config
 from ownhand.model.sequence import SpecialTokens
 from ownhand.model.weights import open_weights, refuse_not_finite
@@ -141,6 +142,7 @@ def load_base_model(
     attn_implementation: str = "sdpa",
     vision: bool = True,
     decoder: bool = True,
+    expert_weights: ExpertWeights = "as_is",
 ) -> PreTrainedModel:
     """The base model in evaluation mode, from a hub id or a folder in the official or a native layout.
 
@@ -166,6 +168,8 @@ def load_base_model(
     problems = _misfits(report, left_out)
     if problems:
         raise ModelError(f"the weights in {folder} do not fit its config.json: " + "; ".join(problems))
+    if expert_weights == "nf4":
+        quantise_experts(model, device)
     loaded: PreTrainedModel = model.to(device).eval()
     remedy = "use bfloat16 or float32 as model.dtype" if dtype == torch.float16 else AGAIN
     refuse_not_finite(folder, loaded.named_parameters(), remedy)

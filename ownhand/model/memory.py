@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig
 
 from ownhand.model.adapter import add_adapter, lora_config, needs_pictures
+from ownhand.model.four_bit import ExpertWeights, quantise_experts, scale_bytes
 from ownhand.model.live_bytes import LiveBytes
 from ownhand.model.loading import DECODER_MODULES, VISION_MODULES, model_class, remove_modules
 from ownhand.model.loss import sum_cross_entropy
@@ -83,6 +84,7 @@ def estimate_training(
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _make_fake(adapted)
+        base -= _quantise(model, params.expert_weights)
         with_logits = _peak(adapted, lambda: _training_step(model, config, dtype, load, load.labels))
         without = _peak(adapted, lambda: _training_step(model, config, dtype, load, 1))
     tokens = 0 if pictures else load.batch_size * load.vision_tokens * config.text_config.hidden_size * dtype.itemsize
@@ -114,6 +116,7 @@ def estimate_transcription(
     new_tokens: int,
     adapter_weights: int,
     attn_implementation: str = "sdpa",
+    expert_weights: ExpertWeights = "as_is",
 ) -> Memory:
     """Peak of generation from cached vision tokens: prefill, keys and values of all layers, the scores of one step.
 
@@ -125,6 +128,7 @@ def estimate_transcription(
     keys_and_values = 2 * text.num_hidden_layers * batch_size * (tokens + new_tokens) * heads * dtype.itemsize
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         _make_fake(model)
+        _quantise(model, expert_weights)
         peak = _peak(model, lambda: _decoder(model, config, dtype, batch_size, tokens, 1))
     # Generation keeps the scores in float32 and a second copy for the repetition guard.
     return Memory(
@@ -145,7 +149,16 @@ def _hollow_model(config: PreTrainedConfig, dtype: torch.dtype, attn: str, left_
 
 
 def _bytes(model: torch.nn.Module) -> int:
-    return sum(parameter.numel() * parameter.dtype.itemsize for parameter in model.parameters())
+    own = sum(parameter.numel() * parameter.dtype.itemsize for parameter in model.parameters())
+    return own + scale_bytes(model)
+
+
+def _quantise(model: torch.nn.Module, expert_weights: ExpertWeights) -> int:
+    """Give a model the experts that it will have; how many bytes that saves."""
+    before = _bytes(model)
+    if expert_weights == "nf4":
+        quantise_experts(model)
+    return before - _bytes(model)
 
 
 def _make_fake(model: torch.nn.Module) -> None:

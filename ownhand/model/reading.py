@@ -43,7 +43,7 @@ def read_samples(
     """
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     parts = [unfinished.with_name(f"{unfinished.name}-{number}.jsonl") for number in range(processes.count())]
-    with AppendedLines(parts[processes.number()]) as lines:
+    with AppendedLines(parts[processes.number()], hashed=True) as lines:
         known = {row["image_id"] for row in lines.kept}
         done = {i for i, sample in enumerate(samples) if sample.image_id in known}
         batches = read_batches(model, counts, lambda i: see(samples[i].image_id), base, params, description, done)
@@ -52,7 +52,7 @@ def read_samples(
                 if i not in done:
                     lines.append(prediction(samples[i], reading))
     processes.wait_for_all()
-    rows = {row["image_id"]: row for part in parts for row in AppendedLines.read(part)}
+    rows = {row["image_id"]: row for part in parts for row in AppendedLines.read(part, hashed=True)}
     return [rows[sample.image_id] for sample in sorted(samples, key=lambda sample: sample.image_id)]
 
 

@@ -7,7 +7,6 @@ kill left half is removed; what was sealed and no longer matches is said and set
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -18,7 +17,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ownhand import processes
-from ownhand.files import flush_folder, write_json
+from ownhand.files import flush_folder, hash_value, write_json
 from ownhand.runtime import hash_file
 
 MARKER = "COMPLETE"  # written last
@@ -152,7 +151,7 @@ def keep(path: Path, make: Callable[[], Any]) -> Any:
     if found is None:
         found = make()
         if processes.number() == 0:
-            write_json(path, {"sha256": _digest(found), "kept": found})
+            write_json(path, {"sha256": hash_value(found), "kept": found})
     return found
 
 
@@ -161,14 +160,10 @@ def _read_kept(path: Path) -> Any:
         return None
     try:
         content = json.loads(path.read_bytes())
-        whole = content["sha256"] == _digest(content["kept"])
+        whole = content["sha256"] == hash_value(content["kept"])
     except (ValueError, TypeError, KeyError):
         whole = False
     if not whole:
         set_aside(path, "its content does not match its hash")
         return None
     return content["kept"]
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

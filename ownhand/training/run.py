@@ -88,7 +88,9 @@ def prepare_datasets(params: Params, samples: Sequence[Sample], cache: FeatureCa
 
 def set_up_lora(params: Params, device: torch.device) -> PeftModel:
     """The frozen decoder with a fresh adapter; the vision tower is left on the disk unless it is a target."""
-    model = BaseModel.open(params).load(device, vision=needs_pictures(params.train.lora_targets))
+    model = BaseModel.open(params).load(
+        device, vision=needs_pictures(params.train.lora_targets), expert_weights=params.train.expert_weights
+    )
     return add_adapter(model, lora_config(params.train, params.model.name_or_path, params.model.revision))
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 import ownhand
 from ownhand import processes
 from ownhand.model.base import BaseModel
 from ownhand.model.views import Views
 from ownhand.params import EncodeParams, Params
+from ownhand.progress import track
 from ownhand.runtime import checkpoint_folder, fingerprint, hash_file
 from ownhand.samples import Sample
 from ownhand.vision.features import compute_vision_tokens, write_features
@@ -82,7 +82,7 @@ def encode_views(
     missing = processes.share([key for key, content in keys.items() if first_of.get(content) == key])
     if missing:
         model = base.load(device, decoder=False)
-        for key in tqdm(missing, desc=stage, unit="picture", disable=None):
+        for key in track(missing, what=stage, unit="picture"):
             store.add(keys[key], compute_vision_tokens(model, views_of(key)))
         store.flush()
     processes.wait_for_all()
@@ -96,7 +96,7 @@ def encode_views(
 
 def _in_order(keys: Mapping[str, str], store: TokenStore) -> Iterator[tuple[str, torch.Tensor]]:
     for key, content in keys.items():
-        yield key, store.tokens(content)
+        yield key, store.tokens(content).clone()  # safetensors takes no two keys of one memory
 
 
 def tidy_store(base: BaseModel, params: Params, device: torch.device, keep: Collection[str]) -> None:

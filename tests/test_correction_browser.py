@@ -241,7 +241,7 @@ def test_what_was_accepted_survives_the_program_and_can_be_undone(
     tab.enter()
     assert table(folder) == written.replace("два", "два!")
     said = program.interrupt()
-    assert "1 transcribed" in said and "`dvc repro`" in said
+    assert "1 line transcribed" in said and "`dvc repro`" in said
     assert program.process.returncode == 0
 
 
@@ -309,7 +309,7 @@ def test_keys_work_by_their_place_on_any_layout(folder: Path, driver: Any, start
     tab.enter()
     assert tab.text("end-title") == "All lines are done"
     assert "dvc repro" in tab.text("end-next")
-    assert "3 transcribed, 2 set aside; " in tab.text("end-words")
+    assert "3 lines transcribed, 2 set aside; " in tab.text("end-words")
 
 
 def test_the_program_is_stopped_from_the_page(folder: Path, driver: Any, start: Callable[..., Program]) -> None:
@@ -359,7 +359,7 @@ def test_review_shows_what_the_model_reads_otherwise(folder: Path, driver: Any, 
     assert tab.field == "Строка 202"
     tab.enter()
     assert table(folder) == text.replace("o", "о")
-    assert "1 corrected, 1 confirmed" in tab.text("end-words")
+    assert "1 line corrected, 1 confirmed" in tab.text("end-words")
 
 
 def test_right_to_left_and_combining_characters_are_edited_as_they_are_written(

@@ -270,7 +270,7 @@ def test_gains_count_each_line_once_and_nothing_undone(raw: Path) -> None:
     gains = store.gains()
     assert (gains.transcribed, gains.confirmed, gains.corrected, gains.set_aside) == (1, 1, 1, 0)
     assert (gains.seconds, gains.seconds_with_proposal, gains.seconds_without_proposal) == (2.0, 6.0, 2.0)
-    assert str(gains).startswith("1 transcribed, 1 corrected, 1 confirmed; 2.0 s a line; 6.0 s with a proposal")
+    assert str(gains).startswith("1 line transcribed, 1 corrected, 1 confirmed; 2.0 s a line; 6.0 s with a proposal")
     assert store.checked() == {"a.jpg": "x", "b.jpg": "yy"}
     store.undo()
     store.undo()

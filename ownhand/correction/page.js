@@ -43,10 +43,10 @@ function count({left, skipped, gains, reader, bare_pages, unusable}) {
   $("problem").textContent = reader.problem && `No proposals: ${reader.problem}`;
   $("end-title").textContent = left > skipped ? "Enough for now" : skipped ? "Only skipped lines are left" : "All lines are done";
   $("end-words").textContent = gains.words[0].toUpperCase() + gains.words.slice(1) + ".";
-  const next = done + gains.set_aside ? "Everything is in the ground truth. Run dvc repro: it trains with these lines." : "";
+  $("end-next").hidden = !(done + gains.set_aside);
   const pages = bare_pages ? `${bare_pages} pages have no lines yet: ownhand lines data/raw finds them. ` : "";
-  const rows = unusable ? `${unusable} records cannot be used; dvc repro prepare lists them with the reason. ` : "";
-  $("end-next").textContent = pages + rows + next;
+  const rows = unusable ? `${unusable} records cannot be used; dvc repro prepare lists them with the reason.` : "";
+  $("end-more").textContent = pages + rows;
   $("again").hidden = !left;
   $("again").textContent = left > skipped ? "Go on" : "Take up the skipped lines";
 }
@@ -56,6 +56,7 @@ function show(next, draft) {
   line = next;
   work.hidden = !line;
   $("end").hidden = !!line;
+  $("finish").hidden = !line;
   if (!line) { $("again").hidden ? $("stop").focus() : $("again").focus(); return; }
   if (visited[at] !== line.number) { visited = [...visited.slice(0, at + 1), line.number]; at = visited.length - 1; }
   seen = line.text;
@@ -155,7 +156,8 @@ function layout() {
   if (!picture.naturalWidth) return;
   const height = picture.naturalHeight * line.share, fit = figure.clientWidth / picture.naturalWidth;
   const tall = height > 0.4 * picture.naturalWidth;
-  const scale = tall ? Math.min(fit, 1.5) : Math.min(Math.max(fit, 46 / height), Math.min(150, 0.19 * innerHeight) / height);
+  const most = Math.min(150 / height, 0.4 * innerHeight / picture.naturalHeight);
+  const scale = tall ? Math.min(fit, 1.5) : Math.max(Math.min(fit, most), 46 / height);
   picture.style.width = `${Math.round(picture.naturalWidth * scale * zoom)}px`;
   $("hint").hidden = !(line.whole && tall && picture.naturalHeight > 900);
   follow();
@@ -222,12 +224,16 @@ const commands = {
   larger() { zoom = Math.min(zoom * 1.25, 6); layout(); },
   smaller() { zoom = Math.max(zoom / 1.25, 0.3); layout(); },
   turn() { turns = (turns + 1) % 4; picture.src = `picture/${line.number}/${turns}`; },
-  finish() { work.hidden = true; $("end").hidden = false; $("stop").focus(); },
+  finish() { work.hidden = $("finish").hidden = true; $("end").hidden = false; $("stop").focus(); },
   async again() {
     const content = line ? {line} : await call("skip", {number: null});
     if (content) show(content.line);
   },
-  async stop() { await call("stop", {}); $("end-next").textContent += " The program has stopped; this page can be closed."; $("stop").disabled = $("again").disabled = true; },
+  async stop() {
+    await call("stop", {});
+    for (const id of ["again", "undo-last", "stop"]) $(id).disabled = true;
+    $("end-more").textContent = "The program has stopped; this page can be closed.";
+  },
   mine: () => settle(true),
   theirs: () => settle(false),
 };

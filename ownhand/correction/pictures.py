@@ -15,8 +15,9 @@ from ownhand.images import ImageLimits, open_image, reduce_image
 
 SHOWN_PX = 2400  # the longest side of a picture on the page
 NEIGHBOUR_PX = 900
-PAPER = (255, 255, 255)
-FAINT = 0.62  # how far the surroundings of a line are from themselves to white
+BEYOND = (255, 255, 255)  # the edge of the page
+FAINT = 0.65  # how far the surroundings of a line are on the way to empty paper
+SHRINK = 12  # the paper is looked for in a picture smaller by this: wider than strokes, narrower than shadows
 AROUND, AROUND_TALL = 0.9, 0.1  # of the surroundings, above and below, to the height of a line or a block of lines
 TALL = 0.4  # height to width: more than this is no single line
 JPEG_QUALITY = 86
@@ -57,7 +58,7 @@ def _with_surroundings(path: Path, region: Region, limits: ImageLimits) -> Image
     left, upper, right, lower = _box(corners)
     margin = (lower - upper) * _around(region)
     frame = [round(edge) for edge in (left - margin, upper - margin, right + margin, lower + margin)]
-    around = Image.new("RGB", (frame[2] - frame[0], frame[3] - frame[1]), PAPER)
+    around = Image.new("RGB", (frame[2] - frame[0], frame[3] - frame[1]), BEYOND)
     seen = (max(0, frame[0]), max(0, frame[1]), min(page.image.width, frame[2]), min(page.image.height, frame[3]))
     around.paste(page.image.crop(seen), (seen[0] - frame[0], seen[1] - frame[1]))
     mask = Image.new("L", around.size)
@@ -67,7 +68,14 @@ def _with_surroundings(path: Path, region: Region, limits: ImageLimits) -> Image
     draw.polygon(outline, fill=255)
     draw.line([*outline, outline[0]], fill=255, width=max(1, round(softness * 2)), joint="curve")
     mask = mask.filter(ImageFilter.GaussianBlur(softness / 2))
-    return Image.composite(around, Image.blend(around, Image.new("RGB", around.size, PAPER), FAINT), mask)
+    return Image.composite(around, Image.blend(around, _paper_under(around), FAINT), mask)
+
+
+def _paper_under(image: Image.Image) -> Image.Image:
+    """The light and colour of the paper at each place, without what is written on it."""
+    small = image.resize([max(1, side // SHRINK) for side in image.size], Image.Resampling.BOX)
+    small = small.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.GaussianBlur(2))
+    return small.resize(image.size, Image.Resampling.BICUBIC)
 
 
 def _around(region: Region) -> float:

@@ -267,7 +267,10 @@ def cer(line: Line, proposals: Proposals) -> float | None:
 
 
 def mark_doubtful(text: str, reading: str) -> list[tuple[str, bool]]:
-    """A transcription in words and what is between them, each with whether the model reads it otherwise."""
+    """A transcription in words and the white space between them, and which words the model reads otherwise.
+
+    What it reads otherwise between two words counts for the second.
+    """
     if comparable(text) != text:  # the alignment knows single spaces only
         return []
     doubtful = [False]  # what is read before the first character
@@ -276,7 +279,10 @@ def mark_doubtful(text: str, reading: str) -> list[tuple[str, bool]]:
         doubtful += [edit.kind != "equal"] * len("".join(edit.truth))
     before, *doubtful = doubtful
     doubtful[0] |= before
-    return [(found[0], any(doubtful[slice(*found.span())])) for found in re.finditer(r"\s+|\S+", text)]
+    return [
+        (found[0], not found[0].isspace() and any(doubtful[max(0, found.start() - 1) : found.end()]))
+        for found in re.finditer(r"\s+|\S+", text)
+    ]
 
 
 def build_app(correction: Correction, token: str, port: int) -> ASGIApp:

@@ -93,6 +93,8 @@ class Gains:
         done = [f"{count} {what}" for what, count in counts.items() if count]
         if not done:
             return "nothing was changed"
+        number, what = done[0].split(" ", 1)
+        done[0] = f"{number} line{'' if number == '1' else 's'} {what}"
         times = [f"{self.seconds:.1f} s a line"] if self.seconds is not None else []
         if self.seconds_with_proposal is not None and self.seconds_without_proposal is not None:
             times.append(

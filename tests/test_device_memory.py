@@ -46,7 +46,7 @@ def test_what_lowers_memory_is_named_only_where_it_is_not_done_yet() -> None:
     remedy = check_memory(Memory(weights=20 * GB), Memory(), "cuda", 16 * GB, 16 * GB, params())[0].remedy
     assert "gradient_checkpointing" in remedy and "bfloat16" in remedy and "experts" in remedy
     lean = params(
-        train={"gradient_checkpointing": True, "batch_size": 1, "lora_targets": ["attention"]},
+        train={"gradient_checkpointing": True, "batch_size": 1, "lora_targets": ["attention"], "expert_weights": "nf4"},
         model={"dtype": "bfloat16"},
         encode={"mode": "base"},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from benchmarks import kills
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.skipif("KILLS" not in os.environ, reason="half an hour; set KILLS=1, or run python -m benchmarks.kills")
 def test_kills_change_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = kills.main(["--renames", "6", "--random", "6", "--folder", str(tmp_path)])
     output = capsys.readouterr().out

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from defusedxml.ElementTree import fromstring, parse
 
+from ownhand.files import Unwritable
 from ownhand.ground_truth.alto_xml import read_page as read_alto
 from ownhand.ground_truth.page_files import Line, descendants, tag
 from ownhand.ground_truth.page_xml import read_page
@@ -129,7 +130,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     write_page_xml(tmp_path / "a.xml", a_page())
     before = (tmp_path / "a.xml").read_bytes()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="the previous file is intact"):
+    with pytest.raises(Unwritable, match="what was there before is intact"):
         write_page_xml(tmp_path / "a.xml", a_page("b.jpg"))
     assert [path.name for path in tmp_path.iterdir()] == ["a.xml"]
     assert (tmp_path / "a.xml").read_bytes() == before

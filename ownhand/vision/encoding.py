@@ -96,7 +96,7 @@ def encode_views(
 
 def _in_order(keys: Mapping[str, str], store: TokenStore) -> Iterator[tuple[str, torch.Tensor]]:
     for key, content in keys.items():
-        yield key, store.tokens(content)
+        yield key, store.tokens(content).clone()  # safetensors takes no two keys of one memory
 
 
 def tidy_store(base: BaseModel, params: Params, device: torch.device, keep: Collection[str]) -> None:

@@ -45,6 +45,7 @@ from ownhand.progress import track
 from ownhand.runtime import set_up
 from ownhand.vision.features import compute_vision_tokens
 
+RAW = Path("data/raw")
 BAR: dict[str, Any] = {"what": "reading", "unit": "picture"}
 
 
@@ -129,6 +130,8 @@ def read(pictures: Sequence[str], params: Params, adapter: Path | None, how: How
         raise Refusal(f"there is no such file: {', '.join(path.as_posix() for path in paths)}")
     if how.style in STYLES and how.out is None:
         raise Refusal(f"--format {how.style} writes a file for each picture: name a folder with --out")
+    if how.style in STYLES and how.out and how.out.resolve().is_relative_to(RAW.resolve()):
+        raise Refusal(f"{how.out.as_posix()} is ground truth, and what a model read is none; name another folder")
     to_file = how.out is not None and how.style not in STYLES
     with AppendedLines(how.out) if how.out and to_file else _Printed(how.style, single=len(paths) == 1) as lines:
         known = {record["path"] for record in lines.kept}

@@ -113,3 +113,9 @@ def test_a_page_is_read_by_the_lines_of_its_file_and_written_as_another(
     assert written.count("<TextLine") == 2 and 'conf="' in written
     assert read([str(folder)], read_params(), None, How("jsonl", whole=True)) == 0
     assert "lines" not in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("out", ["data/raw", "data/raw/pages"])
+def test_what_was_read_never_becomes_ground_truth(folder: Path, out: str) -> None:
+    with pytest.raises(Refusal, match="is ground truth"):
+        read([str(folder)], read_params(), None, How("page", Path(out)))

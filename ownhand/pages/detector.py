@@ -16,6 +16,7 @@ from ownhand.errors import Refusal
 
 # Where lines of a page are found whole: on larger pictures they fall into words, on smaller ones they run together.
 SEEN_PX = 1000
+LEAST_SCORE = 0.4  # of a box: the library's own 0.5 loses lines in deep shadow; boxes without ink are dropped later
 LEAST_SIDE_PX = 320  # a single line stands on as much paper as the detector was taught to see
 MISSING = "finding lines needs rapidocr and onnxruntime; install them with: pip install 'ownhand[lines]'"
 
@@ -42,6 +43,7 @@ def load_detector(threads: int | None = None) -> Detector:
             "Global.use_vertical_padding": False,
             "Det.limit_type": "max",
             "Det.limit_side_len": SEEN_PX,
+            "Det.box_thresh": LEAST_SCORE,
             "EngineConfig.onnxruntime.intra_op_num_threads": threads or -1,
         }
     )

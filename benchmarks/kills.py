@@ -43,10 +43,10 @@ KILLS_PER_ROUND = 6  # of the random ones
 SMALL = {  # params.yaml, so that every stage has something to do and is soon done
     "prepare": {"val_share": 0.5},
     "encode": {"copies": 3},
-    "train": {"epochs": 4.0, "batch_size": 2, "lora_r": 2, "lora_targets": ["attention"], "lora_dropout": 0.1},
+    "train": {"epochs": 1.5, "batch_size": 2, "lora_r": 2, "lora_targets": ["attention"], "lora_dropout": 0.1},
     "transcribe": {"max_new_tokens": 8, "batch_size": 2},
     "evaluate": {"bootstrap_samples": 100, "min_pages": 2, "folds": 2},
-    "runtime": {"device": "cpu", "threads": 1, "shard_mb": 1, "checkpoint_steps": 2},
+    "runtime": {"device": "cpu", "threads": 1, "shard_mb": 1, "checkpoint_steps": 3},
 }
 SELECTION = {"evaluations": 3, "cer_lines": 1, "select": "loss"}
 OUTPUTS = (

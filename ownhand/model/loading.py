@@ -168,10 +168,11 @@ def load_base_model(
     problems = _misfits(report, left_out)
     if problems:
         raise ModelError(f"the weights in {folder} do not fit its config.json: " + "; ".join(problems))
+    remedy = "use bfloat16 or float32 as model.dtype" if dtype == torch.float16 else AGAIN
     if expert_weights == "nf4":
+        refuse_not_finite(folder, model.named_parameters(), remedy)  # in four bits it would not be seen
         quantise_experts(model, device)
     loaded: PreTrainedModel = model.to(device).eval()
-    remedy = "use bfloat16 or float32 as model.dtype" if dtype == torch.float16 else AGAIN
     refuse_not_finite(folder, loaded.named_parameters(), remedy)
     return loaded
 

@@ -34,12 +34,12 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.random_checkpoint import imitate, official_config
 from demo.drawing import draw_line, random_hand
-from ownhand.files import write_json
+from ownhand.files import hash_file, write_json
 from ownhand.model.adapter import add_adapter, lora_config
 from ownhand.model.base import BaseModel
 from ownhand.model.sequence import build_training_ids
 from ownhand.params import Params, read_params
-from ownhand.runtime import DTYPES, hash_file, set_up
+from ownhand.runtime import DTYPES, set_up
 from ownhand.samples import PROCESSED, Sample, read_metadata, write_metadata
 from ownhand.training.run import create_trainer, prepare_datasets, set_up_lora
 from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features

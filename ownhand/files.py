@@ -203,6 +203,12 @@ class AppendedLines:
         self.file.close()
 
 
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def hash_value(value: Any) -> str:
     """SHA-256, hexadecimal, of what JSON can hold; ValueError for NaN."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from ownhand import images
+from ownhand.dataset.preparation import prepare
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import read_params
 from ownhand.samples import read_metadata
-from stages.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
 

@@ -20,13 +20,13 @@ from PIL import Image
 import ownhand.samples
 import stages.prepare
 from demo.drawing import Hand, draw_line
+from ownhand.dataset.preparation import Summary, name_pages, prepare
 from ownhand.dataset.splits import SplitError
 from ownhand.errors import Refusal, run_stage
 from ownhand.ground_truth import GroundTruthError, TranscribedImage
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import PrepareParams, read_params
 from ownhand.samples import metadata_file, read_metadata, write_metadata
-from stages.prepare import Summary, name_pages, prepare
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"

@@ -23,8 +23,7 @@ from PIL import Image
 
 from ownhand.correction.pictures import open_line
 from ownhand.correction.queue import Line, Lines
-from ownhand.dataset.conversion_cache import picture_key
-from ownhand.dataset.known_hashes import KnownHashes
+from ownhand.dataset.conversion_cache import HASHES, KnownHashes, picture_key
 from ownhand.errors import Refusal
 from ownhand.files import AppendedLines, write_text
 from ownhand.ground_truth.regions import Region
@@ -36,7 +35,7 @@ from ownhand.text import clean_transcription, is_blank
 if TYPE_CHECKING:  # torch behind it takes seconds, and the page opens without it
     from ownhand.model.decoding import Reading
 
-PROPOSALS, HASHES = "proposals.jsonl", "hashes.json"
+PROPOSALS = "proposals.jsonl"
 LINES_CSV = Path("metrics/lines.csv")  # what `evaluate` writes
 AT_ONCE = 8  # lines read in one go at most: the first proposals are there soon
 UNSURE = 0.7  # a word is marked when one of its characters was less probable

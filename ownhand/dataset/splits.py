@@ -24,30 +24,13 @@ from ownhand.dataset.repeats import (
 )
 from ownhand.dataset.strata import Stratum, choose_groups
 from ownhand.errors import Refusal
+from ownhand.samples import Sample
 
 SAME_TEXT, SAME_PASSAGE, SAME_PICTURE = "the same text", "the same passage", "the same picture"
 
 
 class SplitError(Refusal):
     """Samples that cannot be split without a leak; the message says what ties them together."""
-
-
-@dataclass(frozen=True)
-class SplitSample:
-    """What the split looks at. A page is known by hand and page together.
-
-    frozen: "val" or "test" where a list says so, else "".
-    """
-
-    hand: str
-    page: str
-    text: str
-    frozen: str = ""
-
-    @property
-    def place(self) -> tuple[str, str]:
-        """Hand and page."""
-        return self.hand, self.page
 
 
 @dataclass(frozen=True)
@@ -87,18 +70,19 @@ class Split:
     left_out: list[tuple[int, int]] = field(default_factory=list)
 
 
-def split_samples(samples: Sequence[SplitSample], same_pictures: Iterable[tuple[int, int]], rules: SplitRules) -> Split:
+def split_samples(samples: Sequence[Sample], same_pictures: Iterable[tuple[int, int]], rules: SplitRules) -> Split:
     """Split by whole groups, as near to the shares as they allow, at least one group for training and one for "val".
 
-    `same_pictures` are pairs of indices whose pictures show the same. Groups whose texts stand in no other group, and
-    that hold no text of another, are preferred for validation; next come those that hold one; last those whose text
-    could be copied from training. A sample in the group of a frozen one that is not frozen itself can neither train
-    nor be held out: it is left out. Raises SplitError when no group is left for a side.
+    A sample that has a side already (`split`) is frozen by a list. `same_pictures` are pairs of indices whose pictures
+    show the same. Groups whose texts stand in no other group, and that hold no text of another, are preferred for
+    validation; next come those that hold one; last those whose text could be copied from training. A sample in the
+    group of a frozen one that is not frozen itself can neither train nor be held out: it is left out. Raises SplitError
+    when no group is left for a side.
     """
     groups, joins = _find_groups(samples, same_pictures, rules.same_text_characters)
     texts, pages = [sample.text for sample in samples], [sample.place for sample in samples]
     contained = [(i, j) for i, j in find_contained(texts, pages) if groups[i] != groups[j]]
-    sides = [sample.frozen for sample in samples]
+    sides = [sample.split for sample in samples]
     frozen_in: dict[int, int] = {}
     for i, group in enumerate(groups):
         if sides[i]:
@@ -129,7 +113,7 @@ def split_samples(samples: Sequence[SplitSample], same_pictures: Iterable[tuple[
 
 
 def _find_groups(
-    samples: Sequence[SplitSample], same_pictures: Iterable[tuple[int, int]], same_text_characters: int
+    samples: Sequence[Sample], same_pictures: Iterable[tuple[int, int]], same_text_characters: int
 ) -> tuple[list[int], list[Join]]:
     """(the group of each sample, named by its first sample; the joins across pages)."""
     sets = DisjointSets(len(samples))
@@ -160,7 +144,7 @@ def _entangled(groups: Sequence[int], contained: Iterable[tuple[int, int]]) -> d
 
 
 def _order_groups(
-    samples: Sequence[SplitSample], groups: Sequence[int], contained: Iterable[tuple[int, int]], seed: int
+    samples: Sequence[Sample], groups: Sequence[int], contained: Iterable[tuple[int, int]], seed: int
 ) -> list[int]:
     names: dict[int, tuple[str, str]] = {}
     for sample, group in zip(samples, groups, strict=True):
@@ -175,7 +159,7 @@ def _order_groups(
 
 
 def _strata(
-    samples: Sequence[SplitSample], free: Sequence[int], groups: Sequence[int], contained: Iterable[tuple[int, int]]
+    samples: Sequence[Sample], free: Sequence[int], groups: Sequence[int], contained: Iterable[tuple[int, int]]
 ) -> dict[int, Stratum]:
     entangled = _entangled(groups, contained)
     texts: dict[int, list[str]] = {}
@@ -185,7 +169,7 @@ def _strata(
 
 
 def _why_one_group(
-    samples: Sequence[SplitSample],
+    samples: Sequence[Sample],
     free: Sequence[int],
     groups: Sequence[int],
     joins: Sequence[Join],

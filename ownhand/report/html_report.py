@@ -70,6 +70,11 @@ class ReportSources:
 
 def write_report(path: Path, sources: ReportSources) -> None:
     """The report as a self-contained HTML file; Refusal lists validation pictures that are missing."""
+    write_text(path, open_template("index.html").render(gather(sources)))
+
+
+def open_template(name: str) -> jinja2.Template:
+    """A template of ours: everything that it prints is escaped, and a variable that is missing is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE_FOLDER, encoding="utf-8"),
         autoescape=True,
@@ -79,7 +84,7 @@ def write_report(path: Path, sources: ReportSources) -> None:
     )
     environment.filters |= {"percent": verdict.percent, "interval": lambda ends: verdict.interval(ends.low, ends.high)}
     environment.filters |= {"visible": show_spaces, "count": verdict.count}
-    write_text(path, environment.get_template("index.html").render(gather(sources)))
+    return environment.get_template(name)
 
 
 def gather(sources: ReportSources) -> dict[str, Any]:
@@ -161,7 +166,7 @@ def _gather_lines(sources: ReportSources) -> dict[str, Any]:
 
 
 def _gather_errors(sources: ReportSources) -> dict[str, Any]:
-    pairs = [(line.sample.text, line.adapter.prediction.prediction) for line in sources.lines]
+    pairs = [(line.sample.text, line.adapter.text) for line in sources.lines]
     confusions = count_confusions(pairs)
     characters = find_hard_characters(sources.samples, pairs)
     hard_and_rare = sorted(

@@ -100,7 +100,7 @@ def count_splits(samples: Sequence[Sample]) -> list[dict[str, Any]]:
     for split, name in (("train", "Training"), ("val", "Validation")):
         own = [sample for sample in samples if sample.split == split]
         row: dict[str, Any] = {"name": name, "samples": len(own)}
-        row["pages"] = len({(sample.hand, sample.page) for sample in own})
+        row["pages"] = len({sample.place for sample in own})
         row["hands"] = sorted({sample.hand for sample in own if sample.hand})
         row["characters"] = sum(len(grapheme_clusters(comparable(sample.text))) for sample in own)
         rows.append(row)

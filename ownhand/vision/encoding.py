@@ -13,11 +13,12 @@ from PIL import Image
 
 import ownhand
 from ownhand import processes
+from ownhand.files import hash_file
 from ownhand.model.base import BaseModel
 from ownhand.model.views import Views
 from ownhand.params import EncodeParams, Params
 from ownhand.progress import track
-from ownhand.runtime import checkpoint_folder, fingerprint, hash_file
+from ownhand.runtime import checkpoint_folder, fingerprint
 from ownhand.samples import Sample
 from ownhand.vision.features import compute_vision_tokens, write_features
 from ownhand.vision.store import TokenStore

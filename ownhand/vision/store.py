@@ -21,8 +21,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ownhand.files import write_atomically, write_json
-from ownhand.runtime import hash_file
+from ownhand.files import hash_file, write_atomically, write_json
 
 
 @dataclass(frozen=True)

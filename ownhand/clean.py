@@ -25,7 +25,8 @@ def clean() -> None:
             try:
                 locks.enter_context(FileLock(lock, timeout=0))
             except Timeout:
-                raise Refusal(f"a run works in {lock.with_suffix('').as_posix()}; wait for its end, or stop it") from None
+                work = lock.with_suffix("").as_posix()
+                raise Refusal(f"a run works in {work}; wait for its end, or stop it") from None
         freed = {folder: _own_bytes(folder) for folder in folders}
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)

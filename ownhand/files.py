@@ -6,6 +6,7 @@ full disk leaves what was there before intact. Text is UTF-8 with "\\n" line end
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -143,6 +144,14 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
 
     frame = pandas.DataFrame(list(rows), columns=list(columns), dtype=object)
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of ours by column; none without the file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 class AppendedLines:

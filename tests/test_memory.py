@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.random_checkpoint import IMAGE_ID, official_config
 from ownhand.model import loss as loss_module
 from ownhand.model.adapter import add_adapter, lora_config
 from ownhand.model.four_bit import scale_bytes
-from ownhand.model.live_bytes import LiveBytes
 from ownhand.model.loading import load_base_model, read_config
 from ownhand.model.loss import label_logits_loss
 from ownhand.model.memory import (
+    LiveBytes,
     Load,
     Memory,
     estimate_encoding,
@@ -169,3 +170,28 @@ def test_the_parts_add_up_and_are_named() -> None:
     memory = Memory(weights=5_000_000_000, logits=500_000_000)
     assert memory.total == 5_500_000_000
     assert str(memory).startswith("5.50 GB (weights 5.00,")
+
+
+def test_the_peak_is_what_lived_at_the_same_time() -> None:
+    model = torch.nn.Linear(10, 10, bias=False)
+    with LiveBytes(model) as counter:
+        first = torch.ones(1000)
+        del first
+        second = torch.ones(500)
+        third = second.view(50, 10)  # the same bytes, seen otherwise
+        assert counter.live == 400 + 2000
+        del second, third
+    assert counter.live == 400
+    assert counter.peak == 400 + 4000
+
+
+def test_tensors_without_content_count_as_those_with() -> None:
+    def step() -> int:
+        model = torch.nn.Linear(64, 32)
+        with LiveBytes(model) as counter:
+            model(torch.ones(8, 64)).sum().backward()  # type: ignore[no-untyped-call]
+        return counter.peak
+
+    with FakeTensorMode():
+        without = step()
+    assert without == step() > 4 * (64 * 32 + 32 + 8 * 64 + 8 * 32)

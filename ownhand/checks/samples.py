@@ -5,7 +5,6 @@ That nothing leaks is what `prepare` proves, in metrics/split.json.
 
 from __future__ import annotations
 
-import csv
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from ownhand.checks.findings import Finding, blocker, count, ready, warning
 from ownhand.checks.lengths import Lengths
 from ownhand.dataset.repeats import find_contained, text_key
 from ownhand.errors import Refusal
+from ownhand.files import read_table
 from ownhand.samples import Sample
 from ownhand.text import collapse_whitespace, grapheme_clusters, to_nfc
 from ownhand.training.folds import assign_folds
@@ -53,10 +53,7 @@ class SampleFacts:
 
 def read_rejections(path: Path) -> Counter[str]:
     """Rejected samples by kind."""
-    if not path.exists():
-        return Counter()
-    with path.open(encoding="utf-8", newline="") as file:
-        return Counter(row["reason"].partition(":")[0] for row in csv.DictReader(file))
+    return Counter(row["reason"].partition(":")[0] for row in read_table(path))
 
 
 def find_missing(samples: Sequence[Sample]) -> list[Sample]:

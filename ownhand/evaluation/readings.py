@@ -97,6 +97,13 @@ def readers_of(lines: Sequence[Line]) -> tuple[str, ...]:
     return tuple(lines[0].readings)
 
 
+def worst_first(lines: Sequence[Line]) -> list[Line]:
+    """By the adapter's CER, then by its errors."""
+    return sorted(
+        lines, key=lambda line: (-line.adapter.score.cer, -line.adapter.score.character_errors, line.sample.image_id)
+    )
+
+
 AnyPrediction = TypeVar("AnyPrediction", bound=PlainPrediction)
 
 
@@ -175,8 +182,10 @@ def read_lines(
         raise Refusal("\n".join(problems))
 
     def reading(row: PlainPrediction, sample: Sample) -> Reading:
-        known = {"confidence": row.confidence, "runaway": row.runaway} if isinstance(row, Prediction) else {}
-        return Reading(row.prediction, score(sample.text, row.prediction), **known)
+        scored = score(sample.text, row.prediction)
+        if isinstance(row, Prediction):
+            return Reading(row.prediction, scored, row.confidence, row.runaway)
+        return Reading(row.prediction, scored)
 
     return [
         Line(sample, {reader: reading(rows[sample.image_id], sample) for reader, rows in predictions.items()}, known)

@@ -12,8 +12,7 @@ from typing import Any
 
 import regex
 
-from ownhand.evaluation.lenient import RULES
-from ownhand.evaluation.metrics import align, count_lenient_errors, micro_average
+from ownhand.evaluation.metrics import RULES, align, count_lenient_errors, micro_average
 from ownhand.evaluation.readings import Line, readers_of
 
 SCRIPTS = {

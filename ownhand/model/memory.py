@@ -25,7 +25,7 @@ from transformers import PreTrainedConfig
 
 from ownhand.model.adapter import add_adapter, lora_config, needs_pictures
 from ownhand.model.four_bit import ExpertWeights, quantise_experts, scale_bytes
-from ownhand.model.loading import DECODER_MODULES, VISION_MODULES, model_class, remove_modules
+from ownhand.model.loading import VISION_MODULES, model_class, remove_modules
 from ownhand.model.loss import sum_cross_entropy
 from ownhand.model.views import Views
 from ownhand.params import TrainParams
@@ -100,15 +100,6 @@ def estimate_training(
         logits=with_logits - without,
         cache=tokens,
     )
-
-
-def estimate_encoding(config: PreTrainedConfig, dtype: torch.dtype, attn_implementation: str, views: Views) -> Memory:
-    """Peak of turning one picture into vision tokens; the decoder is not loaded."""
-    model = _hollow_model(config, dtype, attn_implementation, DECODER_MODULES)
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        _make_fake(model)
-        peak = _peak(model, lambda: _vision_tokens(model, dtype, views, 1))
-    return Memory(weights=_bytes(model), activations=peak)
 
 
 def estimate_transcription(

@@ -169,7 +169,10 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
             if not able:  # few fonts have every accent
                 continue
             font = rng.choice(able)
-            image = draw_line(text, font, random_hand(noise, rng.random()), noise, rng.randint(44, 128))
+            try:
+                image = draw_line(text, font, random_hand(noise, rng.random()), noise, rng.randint(44, 128))
+            except ValueError:  # a thin pen has lost a lone full stop
+                continue
             if image.width < 2 * image.height and rng.random() < 0.9:
                 # A row of tiles, as every line of text is; a lone letter would be stretched over two tiles upright.
                 width = round(image.height * rng.uniform(2.0, 3.0))

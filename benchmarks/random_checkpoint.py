@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     arguments = parser.parse_args()
     parameters = imitate(arguments.folder, official_config(arguments.layers), DTYPES[arguments.dtype])
-    print(f"imitate: wrote {parameters:,} random parameters to {arguments.folder.as_posix()}")
+    print(f"random_checkpoint: wrote {parameters:,} random parameters to {arguments.folder.as_posix()}")
 
 
 def official_config(layers: int) -> dict[str, Any]:

@@ -34,15 +34,16 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.random_checkpoint import imitate, official_config
 from demo.drawing import draw_line, random_hand
-from ownhand.files import write_json
+from ownhand.files import hash_file, write_json
 from ownhand.model.adapter import add_adapter, lora_config
 from ownhand.model.base import BaseModel
 from ownhand.model.sequence import build_training_ids
 from ownhand.params import Params, read_params
-from ownhand.runtime import DTYPES, hash_file, set_up
+from ownhand.runtime import DTYPES, set_up
 from ownhand.samples import PROCESSED, Sample, read_metadata, write_metadata
 from ownhand.training.run import create_trainer, prepare_datasets, set_up_lora
-from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
+from ownhand.vision.encoding import content_key, encode_views
+from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import PictureCollator, Pictures
 from stages import train
 
@@ -193,13 +194,11 @@ def run_ours(params: Params) -> dict[str, Any]:
 
 
 def encode(params: Params) -> None:
-    """What `stages.encode` does, without its probes."""
+    """What `stages.encode` does, without its probes and its contact sheet."""
     device, samples, base = set_up(params.runtime), read_metadata(), BaseModel.open(params)
-    pictures = Pictures(samples, base.vision, params.encode)
-    model = base.load(device, decoder=False)
-    keys = (sample.image_id for sample in samples)
-    tokens = ((key, compute_vision_tokens(model, pictures.views(key))) for key in keys)
-    write_features(train.FEATURES, tokens, {}, params.runtime.shard_mb)
+    keys = {sample.image_id: content_key(sample, sample.image_id, params.encode) for sample in samples}
+    views_of = Pictures(samples, base.vision, params.encode).views
+    encode_views(keys, views_of, base, params, device, train.FEATURES, {}, "encode")
 
 
 def train_ours(params: Params) -> dict[str, Any]:

@@ -187,6 +187,14 @@ def compare(
 
 
 @app.command(rich_help_panel=TRAINED)
+def clean() -> None:
+    """Free the disk of unfinished work and of what is kept to make the next run short."""
+    from ownhand import clean as module
+
+    module.clean()
+
+
+@app.command(rich_help_panel=TRAINED)
 def export() -> None:
     """Write the trained model for others: merged into one checkpoint, and as an adapter for serving engines."""
     from ownhand import export as module

@@ -1,6 +1,6 @@
 """Export: the trained model for others to run.
 
-    python -m ownhand.export
+    ownhand export
 
 Reads   the base model, models/adapter/, metrics/tables/summary.json; parameters `model`, `encode`, `train`.
 Writes  models/merged/: base and adapter in one checkpoint of the official layout, as readers of DeepSeek-OCR expect it;
@@ -9,7 +9,7 @@ Writes  models/merged/: base and adapter in one checkpoint of the official layou
 Refuses to run without an adapter or without an evaluation of it, with an adapter that params.yaml does not describe,
         and where the disk has no room.
 
-Both are read back by `model.name_or_path: models/merged` and by `ownhand.read --adapter models/adapter-official`.
+Both are read back by `model.name_or_path: models/merged` and by `ownhand read --adapter models/adapter-official`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from ownhand.errors import Refusal, run_stage
+from ownhand.errors import Refusal
 from ownhand.export_card import card
 from ownhand.files import Unwritable, read_json, write_folder, write_text
 from ownhand.model.adapter import (
@@ -141,7 +141,3 @@ def check_disk(folder: Path, needed_bytes: int) -> None:
             f"{folder.as_posix()}: the export needs {1.1 * needed_bytes / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; "
             "make room, or work on another disk"
         )
-
-
-if __name__ == "__main__":
-    run_stage(main)

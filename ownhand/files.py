@@ -6,6 +6,7 @@ full disk leaves what was there before intact. Text is UTF-8 with "\\n" line end
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -145,6 +146,14 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of ours by column; none without the file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 class AppendedLines:
     """A JSON Lines file that grows while work goes on; what a kill leaves of a last line is dropped.
 
@@ -201,6 +210,12 @@ class AppendedLines:
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_value(value: Any) -> str:

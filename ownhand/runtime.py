@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from ownhand import processes
 from ownhand.errors import Refusal
+from ownhand.files import hash_file
 from ownhand.params import RuntimeParams
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,12 +53,6 @@ def _refuse_absent(device: torch.device) -> None:
     except RuntimeError as error:  # a GPU that this torch was not built for
         reason = str(error).partition("\n")[0]
         raise Refusal(f"{device} cannot be used: {reason}; run `ownhand check`, which says what to install") from None
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(*parts: Any, files: list[Path] | None = None) -> str:

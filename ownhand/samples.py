@@ -33,6 +33,11 @@ class Sample:
     sha256: str
     group: str = ""
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Hand and page: two hands may both have a page 1."""
+        return self.hand, self.page
+
 
 def metadata_file(side: str, processed: Path = PROCESSED) -> Path:
     """The list of one side's samples."""

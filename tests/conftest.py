@@ -131,6 +131,11 @@ def stage_folder(tmp_path: Path, model_folder: Path, pictures: list[Image.Image]
     return tmp_path
 
 
+def written(hand: str, page: str, text: str, side: str = "") -> Sample:
+    """A sample of which only these are known: what the split looks at."""
+    return Sample("", "", text, f"{page}.jpg", page, hand, 300, 64, side, "")
+
+
 def edit_params(folder: Path, group: str, **values: Any) -> None:
     """Set some values of a group of params.yaml."""
     path = folder / "params.yaml"

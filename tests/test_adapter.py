@@ -23,8 +23,6 @@ from ownhand.model.adapter import (
     read_adapter_config,
     read_adapter_weights,
     save_adapter,
-    to_native,
-    to_official,
 )
 from ownhand.model.base import BaseModel
 from ownhand.model.loading import load_base_model
@@ -223,23 +221,6 @@ def test_an_adapter_of_the_vision_tower_changes_vision_tokens_and_needs_the_towe
     assert torch.equal(compute_vision_tokens(loaded, views), changed)
     with pytest.raises((Refusal, ValueError)):
         load_adapter(load_base_model(str(model_folder), dtype=torch.float32, vision=False), tmp_path)
-
-
-def test_official_names_and_back(tmp_path: Path, model_folder: Path) -> None:
-    train_a_little(model_folder, ["attention", "mlp"], tmp_path)
-    native = load_file(tmp_path / "adapter_model.safetensors")
-    official = to_official(native, 3)
-    assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in official
-    assert "base_model.model.model.layers.1.mlp.shared_experts.up_proj.lora_B.weight" in official
-    assert not any("language_model" in name for name in official)
-    assert to_native(official).keys() == native.keys()
-    assert to_native(native).keys() == native.keys()
-
-
-def test_an_adapter_of_the_vision_tower_has_no_official_names(tmp_path: Path, model_folder: Path) -> None:
-    train_a_little(model_folder, ["attention", "vision"], tmp_path)
-    with pytest.raises(Refusal, match="merged model"):
-        to_official(load_file(tmp_path / "adapter_model.safetensors"), 3)
 
 
 def test_an_adapter_names_the_configured_base_model_and_no_path_of_this_machine(

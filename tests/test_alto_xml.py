@@ -6,7 +6,7 @@ import pytest
 from defusedxml.ElementTree import fromstring
 
 from ownhand.ground_truth.alto_xml import read_page
-from ownhand.ground_truth.page_files import Line, PageFileError
+from ownhand.ground_truth.page_files import PageFileError, TranscribedLine
 
 KRAKEN = """<?xml version="1.0" encoding="UTF-8"?>
 <alto xmlns="http://www.loc.gov/standards/alto/ns-v4#">
@@ -37,11 +37,11 @@ def page(unit: str, size: str) -> str:
 def test_lines_have_their_text_and_polygon_or_box() -> None:
     read = read_page(fromstring(KRAKEN.encode()))
     assert (read.image, read.size) == ("/home/me/pages/1.jpg", (800, 600))
-    assert [Line(line.line_id, line.text.strip(), line.polygon) for line in read.lines] == [
-        Line("l1", "Утро сере-", ((12, 14), (690, 20), (690, 60), (12, 58))),
-        Line("l2", "доброе-", ((12, 64.5), (690, 64.5), (690, 104.5), (12, 104.5))),
-        Line("l3", "два слова", ((1, 2), (3, 4), (5, 6))),
-        Line("l4", "nowhere", ()),
+    assert [TranscribedLine(line.line_id, line.text.strip(), line.polygon) for line in read.lines] == [
+        TranscribedLine("l1", "Утро сере-", ((12, 14), (690, 20), (690, 60), (12, 58))),
+        TranscribedLine("l2", "доброе-", ((12, 64.5), (690, 64.5), (690, 104.5), (12, 104.5))),
+        TranscribedLine("l3", "два слова", ((1, 2), (3, 4), (5, 6))),
+        TranscribedLine("l4", "nowhere", ()),
     ]
 
 

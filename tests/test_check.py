@@ -226,6 +226,7 @@ def run(folder: Path, *command: str, code: int = 0) -> str:
     return result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_in_dvc_a_blocker_stops_what_follows_and_a_new_warning_re_runs_nothing(workspace: Path) -> None:
     """The real entry of `check`; in place of `encode` a stage that needs what `encode` needs of it."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]

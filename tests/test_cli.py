@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner
 from validation_set import ROWS, write_validation_set
@@ -51,7 +52,7 @@ def test_the_first_page_names_every_command_in_its_group_and_loads_nothing_heavy
     before, _, after = page.partition("With the trained adapter")
     assert "Before training" in before
     assert all(f" {name} " in before for name in ("preset", "check"))
-    assert all(f" {name} " in after for name in ("read", "compare", "export"))
+    assert all(f" {name} " in after for name in ("read", "compare", "clean", "export"))
     imported = set(re.findall(r"\|\s+(\w+)$", ended.stderr.decode(), re.MULTILINE))
     assert "typer" in imported
     assert not imported & {"torch", "transformers", "peft", "numpy", "pydantic", "PIL", "dvc"}
@@ -89,6 +90,20 @@ def test_another_ocr_is_compared_under_the_name_of_its_file(folder: Path) -> Non
     assert code == 1 and "'base' cannot be the name of a reader" in said
     code, said = command("compare", "nosuch.jsonl")
     assert code == 1 and "nosuch.jsonl is missing" in said
+
+
+def test_clean_frees_what_can_be_made_again_and_says_how_much(folder: Path) -> None:
+    for name in ("encode/ab/tokens.safetensors", "train/cd/checkpoint-5/COMPLETE", "correct/journal.jsonl"):
+        (folder / ".checkpoints" / name).parent.mkdir(parents=True)
+        (folder / ".checkpoints" / name).write_bytes(bytes(1_000_000))
+    (folder / "data").mkdir()
+    with FileLock(folder / ".checkpoints/encode.lock"):
+        code, said = command("clean")
+        assert code == 1 and "a run works in .checkpoints/encode" in said
+    code, said = command("clean")
+    assert code == 0 and ".checkpoints/encode: 1.0 MB" in said and "2.0 MB freed" in said
+    assert [path.name for path in (folder / ".checkpoints").iterdir() if path.is_dir()] == ["correct"]
+    assert (folder / ".checkpoints/correct/journal.jsonl").exists() and (folder / "data").exists()
 
 
 def test_check_writes_its_report_even_where_the_parameters_are_broken(folder: Path) -> None:

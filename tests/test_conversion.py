@@ -30,7 +30,7 @@ def originals(tmp_path: Path) -> list[Original]:
         noise = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8)
         Image.fromarray(noise).save(paths[-1])
     paths[3].write_bytes(b"")
-    return [Original(path) for path in paths]
+    return [(path, None) for path in paths]
 
 
 def test_every_picture_gives_a_file_or_a_reason_in_order(tmp_path: Path, originals: list[Original]) -> None:
@@ -49,7 +49,7 @@ def test_every_picture_gives_a_file_or_a_reason_in_order(tmp_path: Path, origina
 
 def test_colour_keeps_its_full_resolution_and_nothing_of_the_camera_is_written(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "a.jpg", comment=b"where and when", exif=Image.Exif())
-    (result,) = convert_pictures([Original(tmp_path / "a.jpg")], tmp_path / "out", LIMITS)
+    (result,) = convert_pictures([(tmp_path / "a.jpg", None)], tmp_path / "out", LIMITS)
     assert isinstance(result, Picture)
     with Image.open(result.path) as written:
         assert [sampling[1:3] for sampling in written.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
@@ -84,7 +84,7 @@ def test_lines_of_a_page_are_cut_and_limited_one_by_one(tmp_path: Path) -> None:
     page.paste((200, 0, 0), (10, 10, 110, 30))
     page.save(tmp_path / "page.png")
     areas = [box(10, 10, 100, 20), box(0, 0, 3, 3), box(0, 0, 400, 20), box(500, 0, 9, 9)]
-    lines = [Original(tmp_path / "page.png", Region(area, None)) for area in areas]
+    lines = [(tmp_path / "page.png", Region(area, None)) for area in areas]
     cut, tiny, wide, nowhere = convert_pictures(lines, tmp_path / "out", LIMITS)
     assert isinstance(cut, Picture) and isinstance(wide, Picture)
     assert (cut.width_px, cut.height_px) == (100, 20)
@@ -97,7 +97,7 @@ def test_lines_of_a_page_are_cut_and_limited_one_by_one(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_a_page_is_wrong_with_each_of_its_lines(tmp_path: Path) -> None:
     (tmp_path / "page.png").touch()
-    lines = [Original(tmp_path / "page.png", Region(box(0, 0, 9, 9), None))] * 3
+    lines = [(tmp_path / "page.png", Region(box(0, 0, 9, 9), None))] * 3
     assert convert_pictures(lines, tmp_path / "out", LIMITS) == ["empty file: 0 bytes"] * 3
 
 
@@ -111,7 +111,7 @@ def test_a_page_is_opened_once_however_many_lines_it_has(tmp_path: Path, monkeyp
         return whole(path, limits)
 
     monkeypatch.setattr(conversion, "open_image", count)
-    lines = [Original(tmp_path / "page.png", Region(box(0, y, 80, 20), None)) for y in range(30)]
+    lines = [(tmp_path / "page.png", Region(box(0, y, 80, 20), None)) for y in range(30)]
     assert all(isinstance(line, Picture) for line in convert_pictures(lines, tmp_path / "out", LIMITS))
     assert len(opened) == 1
 

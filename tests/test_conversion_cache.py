@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from ownhand.dataset import conversion
 from ownhand.dataset.conversion import Original, convert_pictures
-from ownhand.dataset.conversion_cache import INDEX, ConversionCache, open_cache, picture_key
+from ownhand.dataset.conversion_cache import INDEX, ConversionCache, KnownHashes, open_cache, picture_key
 from ownhand.ground_truth.regions import Region, box
 from ownhand.images import ImageLimits
 
@@ -25,8 +26,8 @@ def originals(tmp_path: Path) -> list[Original]:
         noise = np.random.default_rng(number).integers(0, 256, (40, 60 + 10 * number, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / f"{number}.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    lines = [Original(tmp_path / "5.png", Region(box(0, 10 * y, 90, 10), None)) for y in range(3)]
-    return [*(Original(tmp_path / f"{number}.png") for number in range(5)), *lines, Original(tmp_path / "bad.png")]
+    lines = [(tmp_path / "5.png", Region(box(0, 10 * y, 90, 10), None)) for y in range(3)]
+    return [*((tmp_path / f"{number}.png", None) for number in range(5)), *lines, (tmp_path / "bad.png", None)]
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_only_new_and_changed_pictures_are_converted_and_renamed_ones_are_known(
     Image.new("RGB", (50, 60)).save(tmp_path / "new.png")
     (tmp_path / "2.png").rename(tmp_path / "renamed.png")
     names = ["new.png", "0.png", "1.png", "renamed.png"]
-    convert(tmp_path, [Original(tmp_path / name) for name in names], "two")
+    convert(tmp_path, [(tmp_path / name, None) for name in names], "two")
     assert sorted(converted) == ["1.png", "new.png"]
 
 
@@ -109,7 +110,7 @@ def test_a_kill_at_any_byte_of_the_index_loses_at_most_one_picture(
     convert_pictures(originals, tmp_path / "one", LIMITS, cache=cache)
     index = tmp_path / "cache/today" / INDEX
     whole = index.read_bytes()
-    for cut in range(len(whole) - 200, len(whole)):
+    for cut in range(len(whole) - 200, len(whole), 9):
         index.write_bytes(whole[:cut])
         assert len(ConversionCache(tmp_path / "cache/today").kept) >= 6
     converted.clear()
@@ -148,3 +149,47 @@ def test_two_lines_of_a_page_have_keys_of_their_own() -> None:
     one, other = (Region(box(0, y, 9, 9), None) for y in (0, 1))
     keys = {picture_key("ab", None), picture_key("ab", one), picture_key("ab", other), picture_key("cd", one)}
     assert len(keys) == 4
+
+
+@pytest.mark.parametrize("change", ["nothing", "time", "size", "another file"])
+def test_a_file_is_read_again_only_when_it_does_not_stand_as_it_was(
+    tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, known = tmp_path / "a.jpg", KnownHashes(tmp_path / "hashes.json")
+    path.write_bytes(b"one")
+    stat = path.stat()
+    assert known.of(path) == hashlib.sha256(b"one").hexdigest()
+    known.save()
+    if change == "another file":
+        (tmp_path / "b.jpg").write_bytes(b"two")
+        os.replace(tmp_path / "b.jpg", path)
+    elif change != "nothing":
+        path.write_bytes(b"two" if change == "time" else b"three")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + (change == "time")))
+    if change == "another file" and path.stat().st_ino == stat.st_ino:
+        pytest.skip("this file system has no inodes")
+    if change == "nothing":
+        monkeypatch.setattr("ownhand.dataset.conversion_cache.hash_file", None)
+    assert KnownHashes(known.path).of(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"a.jpg": 1}', b"\xff", b"[" * 100_000])
+def test_a_damaged_file_of_hashes_only_costs_time(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.jpg").write_bytes(b"one")
+    Path("hashes.json").write_bytes(content)
+    hashes = KnownHashes(Path("hashes.json"))
+    assert hashes.of(Path("a.jpg")) == hashlib.sha256(b"one").hexdigest()
+    assert hashes.of(Path("missing.jpg")) is None
+    hashes.save()
+    assert list(KnownHashes(Path("hashes.json")).known) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("line", [b"5", b"[1]", b'[[1], 1, 1, "a", "00"]', b"[" * 100_000, b"\0"])
+def test_a_damaged_line_of_the_index_only_costs_time(tmp_path: Path, originals: list[Original], line: bytes) -> None:
+    first = convert(tmp_path, originals, "one")
+    index = tmp_path / "cache/today" / INDEX
+    index.write_bytes(line + b"\n" + index.read_bytes())
+    assert convert(tmp_path, originals, "two") == first

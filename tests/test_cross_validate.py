@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, edit_params
 
 from ownhand.errors import Refusal
-from ownhand.runtime import hash_file
+from ownhand.files import hash_file
 from ownhand.samples import Sample, read_metadata, write_metadata
 from ownhand.training import cross_validation as run
 from ownhand.training.checkpoints import SealCheckpoints

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from conftest import written
 from test_splits import POEM, letters, notebook
 
-from ownhand.dataset.splits import SplitRules, SplitSample, split_samples
+from ownhand.dataset.splits import SplitRules, split_samples
 from ownhand.errors import Refusal
 from ownhand.samples import Sample
 from ownhand.training import folds as module
@@ -106,7 +107,7 @@ def test_samples_without_their_groups_are_refused() -> None:
         assign_folds([unknown, *rest], 2)
 
 
-def grouped(samples: Sequence[SplitSample]) -> list[Sample]:
+def grouped(samples: Sequence[Sample]) -> list[Sample]:
     """The samples with the groups that prepare gives them."""
     groups = split_samples(samples, [], SplitRules(0.25, 7)).groups
     return [
@@ -116,7 +117,7 @@ def grouped(samples: Sequence[SplitSample]) -> list[Sample]:
 
 @pytest.mark.parametrize("folds", [2, 4, 5])
 @pytest.mark.parametrize("samples", [letters(50), notebook()], ids=["letters", "notebook"])
-def test_folds_of_letters_and_of_a_notebook_are_equal_within_a_fifth(samples: list[SplitSample], folds: int) -> None:
+def test_folds_of_letters_and_of_a_notebook_are_equal_within_a_fifth(samples: list[Sample], folds: int) -> None:
     assigned = assign_folds(grouped(samples), folds)
     for size in (assigned.count(fold) for fold in range(1, folds + 1)):
         assert abs(size / (len(samples) / folds) - 1) <= 0.2
@@ -129,5 +130,5 @@ def test_folds_of_letters_and_of_a_notebook_are_equal_within_a_fifth(samples: li
 
 @pytest.mark.parametrize("folds", [2, 4, 5])
 def test_a_poem_on_two_pages_is_held_out_at_once(folds: int) -> None:
-    copies = [SplitSample("", page, text) for page in ("draft", "fair copy") for text in POEM]
+    copies = [written("", page, text) for page in ("draft", "fair copy") for text in POEM]
     assert len(set(assign_folds(grouped([*notebook(), *copies]), folds)[-2 * len(POEM) :])) == 1

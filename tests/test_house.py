@@ -51,7 +51,7 @@ LAYERS = (
     {"checks"},
     {"report"},
     {"export_card.py"},
-    {"read.py", "export.py", "serving_client.py"},
+    {"read.py", "export.py", "serving_client.py", "clean.py"},
     {"correction"},
     {"correct.py"},
     {"cli.py"},
@@ -87,12 +87,14 @@ def tree_of(path: str) -> ast.Module:
     return ast.parse((ROOT / path).read_text(encoding="utf-8"))
 
 
+@cache
 def file_of(module: str) -> str | None:
     """The path of a project module, None for what is no module of this project."""
     base = module.replace(".", "/")
     return next((path for path in (f"{base}.py", f"{base}/__init__.py") if (ROOT / path).is_file()), None)
 
 
+@cache
 def modules_in(folder: str) -> set[str]:
     """The Python files below a folder that hold code: an `__init__.py` with nothing but its docstring is none."""
     paths = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.py")}
@@ -126,6 +128,7 @@ def imported_names(path: str) -> frozenset[str]:
     return frozenset(found)
 
 
+@cache
 def project_imports(path: str) -> set[str]:
     """The project files that a file imports, the packages that they are in included."""
     found = set()
@@ -291,15 +294,17 @@ def test_stages_hold_stages_only_and_import_no_other() -> None:
         assert others == {f"stages/{stage}.py", "stages/__init__.py"}
 
 
+DISTRIBUTIONS = cache(importlib.metadata.packages_distributions)  # by the name that is imported
+
+
 def third_party(*folders: str) -> dict[str, set[str]]:
     """Distributions that the files of some folders import, by their names on PyPI, each with the files."""
-    distributions = importlib.metadata.packages_distributions()
     ours = {"ownhand", "stages", "demo", "benchmarks", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
     found: dict[str, set[str]] = {}
     for folder in folders:
         for path in modules_in(folder):
             for name in {name.partition(".")[0] for name in imported_names(path)} - set(sys.stdlib_module_names) - ours:
-                for distribution in distributions.get(name, [name])[:1]:
+                for distribution in DISTRIBUTIONS().get(name, [name])[:1]:
                     found.setdefault(canonicalize_name(distribution), set()).add(path)
     return found
 

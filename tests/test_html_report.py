@@ -311,6 +311,7 @@ def thousand_lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "metrics/report/index.html"
 
 
+@pytest.mark.slow
 def test_a_thousand_lines_stay_under_25_mb(thousand_lines: Path) -> None:
     page = thousand_lines.read_text(encoding="utf-8")
     assert len(cards(page)) == 1000
@@ -332,6 +333,7 @@ def open_in_browser(path: Path, profile: Path) -> subprocess.CompletedProcess[st
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium on the PATH")
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_in_a_browser_a_thousand_lines_open_in_two_seconds_of_work(thousand_lines: Path, tmp_path: Path) -> None:
     """Processor time of all of the browser's processes beyond that of an empty page: other work does not count."""

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from ownhand import images
-from ownhand.images import ImageLimits, UnreadableImage, find_files, find_unfit_files, open_image
+from ownhand.images import ImageLimits, UnreadableImage, find_files, find_unfit_files, open_image, paper_colour
 
 LIMITS = ImageLimits(max_side_px=400, min_side_px=8, max_pixels=1_000_000, max_aspect=20.0)
 WHITE, RED = (255, 255, 255), (255, 0, 0)
@@ -335,3 +335,9 @@ def test_what_is_neither_file_nor_folder_is_named_for_what_it_is(
             "sub/.hidden/pipe": "a FIFO",
             "zero.png": "a link to a device (/dev/zero)",
         }
+
+
+def test_the_colour_around_the_writing_is_that_of_the_paper_and_not_of_the_ink() -> None:
+    image = Image.new("RGB", (60, 30), (240, 230, 210))
+    image.paste("black", (5, 2, 55, 30))  # ink down to the lower edge
+    assert paper_colour(image) == (240, 230, 210)

@@ -12,6 +12,7 @@ from conftest import TEXTS, open_model
 from PIL import Image
 
 from demo.lines import make_batch
+from ownhand.files import hash_file
 from ownhand.model import loss as loss_module
 from ownhand.model.adapter import add_adapter, lora_config
 from ownhand.model.base import BaseModel
@@ -21,7 +22,6 @@ from ownhand.model.loss import label_logits_loss, sum_cross_entropy
 from ownhand.model.sequence import IGNORED_LABEL, CachedVisionCollator, SpecialTokens
 from ownhand.model.views import VisionInput
 from ownhand.params import TrainParams, TranscribeParams, read_params
-from ownhand.runtime import hash_file
 from ownhand.samples import Sample
 from ownhand.training.trainer import CachedSamples
 from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import written
 from PIL import Image
 
 from demo.drawing import Hand, draw_line
 from ownhand.dataset.duplicates import Picture, fingerprint
 from ownhand.dataset.leaks import Checks, check_split, describe_allowed, describe_split, list_names
-from ownhand.dataset.splits import Join, Split, SplitSample
+from ownhand.dataset.splits import Join, Split
 
 FONT = Path(__file__).parent.parent / "demo/fonts/demo_hand/bad-script-regular.woff2"
 TEXTS = ["Утром шёл снег", "Вечером шёл дождь", "Мы ждали 12 минут", "Книга на столе"]
-SAMPLES = [SplitSample("", f"p{number}", text) for number, text in enumerate(TEXTS)]
+SAMPLES = [written("", f"p{number}", text) for number, text in enumerate(TEXTS)]
 SIDES = ["train", "train", "val", "test"]
 
 
@@ -40,14 +41,14 @@ def test_a_good_split_has_no_leak(pictures: list[Picture]) -> None:
 
 
 def test_a_page_on_both_sides_is_found(pictures: list[Picture]) -> None:
-    samples = [*SAMPLES[:3], SplitSample("", "p1", "другой текст")]
+    samples = [*SAMPLES[:3], written("", "p1", "другой текст")]
     assert check_split(samples, pictures, SIDES, 1).pages_on_both_sides == 1
-    other_hand = [*SAMPLES[:3], SplitSample("Аня", "p1", "другой текст")]
+    other_hand = [*SAMPLES[:3], written("Аня", "p1", "другой текст")]
     assert check_split(other_hand, pictures, SIDES, 1).leaks == 0
 
 
 def test_an_identical_text_is_found_and_short_ones_are_counted_apart(pictures: list[Picture]) -> None:
-    samples = [*SAMPLES[:3], SplitSample("", "p3", "Утром  шёл\nснег")]
+    samples = [*SAMPLES[:3], written("", "p3", "Утром  шёл\nснег")]
     assert check_split(samples, pictures, SIDES, 14).identical_texts == 1
     checks = check_split(samples, pictures, SIDES, 15)
     assert (checks.leaks, checks.shorter_identical_texts) == (0, 1)
@@ -56,11 +57,11 @@ def test_an_identical_text_is_found_and_short_ones_are_counted_apart(pictures: l
 
 def test_a_text_that_recurs_is_no_leak_and_counted_apart_but_a_passage_is_one(pictures: list[Picture]) -> None:
     sides = ["train", "val", "train", "val"]
-    greeting = [SplitSample("", f"p{number}", "Здравствуй, дорогая мама!") for number in range(4)]
+    greeting = [written("", f"p{number}", "Здравствуй, дорогая мама!") for number in range(4)]
     checks = check_split(greeting, pictures, sides, 20)
     assert (checks.leaks, checks.recurring_texts, checks.held_out_samples_with_a_trained_text) == (0, 1, 2)
     assert check_split(greeting, pictures, ["train", "val", "", ""], 20).leaks == 0  # it recurs all the same
-    passage = [SplitSample("", f"p{number}", " ".join(TEXTS * 5)) for number in range(4)]
+    passage = [written("", f"p{number}", " ".join(TEXTS * 5)) for number in range(4)]
     assert check_split(passage, pictures, sides, 20).passages > 0
     assert check_split(passage, pictures, sides, 20).identical_texts == 0
 
@@ -71,17 +72,17 @@ def test_alike_pictures_of_a_text_that_recurs_are_no_leak_and_equal_files_are(tm
     ]
     alike = [store(tmp_path, line, f"{number}.png") for number, line in enumerate(hands)]
     sides = ["train", "val", "train", "val"]
-    same = [SplitSample("", f"p{number}", "Здравствуй, мама!") for number in range(4)]
+    same = [written("", f"p{number}", "Здравствуй, мама!") for number in range(4)]
     checks = check_split(same, alike, sides, 20)
     assert checks.leaks == 0 and checks.close_pictures_of_recurring_texts > 0
     assert check_split(same, [alike[0], alike[0], *alike[2:]], sides, 20).identical_pictures == 1
-    different = [SplitSample("", f"p{number}", f"Здравствуй, мама! {number}") for number in range(4)]
+    different = [written("", f"p{number}", f"Здравствуй, мама! {number}") for number in range(4)]
     assert check_split(different, alike, sides, 20).near_identical_pictures == 1
 
 
 def test_the_proof_names_every_text_that_it_allows_on_both_sides() -> None:
     texts = ["Здравствуй, дорогая мама!"] * 5 + ["3", "3.", "что-то ещё"]
-    samples = [SplitSample("", f"p{number}", text) for number, text in enumerate(texts)]
+    samples = [written("", f"p{number}", text) for number, text in enumerate(texts)]
     allowed = describe_allowed(samples, ["train", "val", "train", "test", "", "train", "val", "val"], 20)
     assert "fewer than 20 characters" in allowed["rule"] and "more than 3 pages" in allowed["rule"]
     assert allowed["texts"] == [
@@ -100,16 +101,15 @@ def test_the_same_picture_is_found_and_so_is_a_resaved_one(tmp_path: Path, pictu
 
 
 def test_samples_that_are_left_out_leak_nothing(pictures: list[Picture]) -> None:
-    samples = [*SAMPLES[:3], SplitSample("", "p1", "другой текст")]
+    samples = [*SAMPLES[:3], written("", "p1", "другой текст")]
     assert check_split(samples, pictures, ["train", "train", "val", ""], 1).leaks == 0
 
 
 def test_the_description_can_be_compared_and_checked() -> None:
-    samples = [SplitSample("Аня", "p0", "ёж"), SplitSample("", "p1", "дом"), SplitSample("", "p2", "вал")]
-    names = ["b.jpg", "c.jpg", "a.jpg"]
+    samples = [written("Аня", "b", "ёж"), written("", "c", "дом"), written("", "a", "вал")]
     split = Split(["train", "train", "val"], [0, 0, 2], [Join(0, 1, "the same text")], [(2, 0)], [])
     checks = Checks(**{name: 0 for name in Checks.__dataclass_fields__} | {"close_pictures_compared": 3})
-    described = describe_split(samples, names, split, checks, {"val": "the list val.txt"}, 20)
+    described = describe_split(samples, split, checks, {"val": "the list val.txt"}, 20)
     assert list(described["sides"]) == ["train", "val"]
     train = described["sides"]["train"]
     assert (train["samples"], train["pages"], train["groups"], train["hands"]) == (2, 2, 1, ["Аня"])

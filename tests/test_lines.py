@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks.line_finding import Counts, compare
 from demo.pages import Conditions, DrawnPage, draw_page
-from ownhand.dataset.conversion import Original, open_original
+from ownhand.dataset.conversion import OpenPage
 from ownhand.errors import Refusal
 from ownhand.ground_truth.alto_xml import FORMAT as ALTO
 from ownhand.ground_truth.page_xml import FORMAT as PAGE
@@ -180,7 +180,8 @@ def test_the_ground_truth_reader_reads_what_is_written(tmp_path: Path) -> None:
     assert [record.filename for record in found] == ["дом/стр 1.jpg"] * len(TEXTS)
     assert [record.line for record in found] == [f"l{number}" for number in range(1, len(TEXTS) + 1)]
     assert all(record.text == "" for record in found)
-    cut = open_original(Original(tmp_path / "дом/стр 1.jpg", found[2].region), LIMITS)
+    assert found[2].region is not None
+    cut = OpenPage(tmp_path / "дом/стр 1.jpg", LIMITS).cut(found[2].region)
     height = np.ptp(drawn.lines[2].ink[:, 1])
     assert 0.9 * height < cut.height < 1.5 * height
     assert measure_ink(cut).max() > 0.5
@@ -196,7 +197,7 @@ def test_points_refer_to_the_upright_picture(tmp_path: Path) -> None:
     assert region is not None
     assert region.page_size == drawn.picture.size
     assert compare(drawn.picture.size, [drawn.lines[0].ink], [region.polygon]).found == 1
-    assert open_original(Original(tmp_path / "a.jpg", region), LIMITS).width > 100
+    assert OpenPage(tmp_path / "a.jpg", LIMITS).cut(region).width > 100
 
 
 def test_what_is_there_is_kept_and_force_keeps_transcriptions_beside(

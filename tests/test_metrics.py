@@ -9,13 +9,16 @@ import jiwer
 import pytest
 
 from ownhand.evaluation.metrics import (
+    RULES,
     align,
     comparable,
     count_character_errors,
     count_code_point_errors,
     count_confusions,
+    count_lenient_errors,
     count_word_errors,
     count_wrong_characters,
+    forgive,
     mark_differences,
     micro_average,
     score,
@@ -142,3 +145,32 @@ def test_a_page_of_many_lines_is_scored_like_a_line() -> None:
     counted = score(page, page.replace("\n", " ").replace("почти", "пошти"))
     assert (counted.character_errors, counted.characters) == (12, 12 * 53 + 11)
     assert counted.word_errors == 12
+
+
+PAIRS = {
+    "case": ("Мама", "мАМА"),
+    "ё": ("ЁЖ, ёж", "ЕЖ, еж"),
+    "quotes": ("«да» „нет“", "\"да\" 'нет'"),
+    "dashes": ("да — нет", "да - нет"),
+    "punctuation": ("Да, нет…", "Да нет"),
+}
+
+
+@pytest.mark.parametrize("name", [rule.name for rule in RULES])
+def test_a_rule_alone_forgives_its_pair_and_none_of_the_others(name: str) -> None:
+    alone = [rule for rule in RULES if rule.name == name]
+    forgiven = {other for other, pair in PAIRS.items() if count_lenient_errors(*pair, alone)[0] == 0}
+    assert name in forgiven
+    assert forgiven <= {name, *({"quotes", "dashes"} if name == "punctuation" else set())}
+
+
+def test_letters_digits_and_symbols_are_never_forgiven() -> None:
+    assert count_lenient_errors("кот № 5 + 1", "кит № 6 - 1") == (4, 11)
+
+
+def test_whitespace_around_dropped_punctuation_is_collapsed_again() -> None:
+    assert forgive("да — нет , и !") == "да нет и"
+
+
+def test_a_line_of_punctuation_has_no_lenient_characters_but_what_was_read_counts() -> None:
+    assert count_lenient_errors("...", "да") == (2, 0)

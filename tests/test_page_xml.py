@@ -9,7 +9,7 @@ from defusedxml.ElementTree import fromstring, parse
 
 from ownhand.files import Unwritable
 from ownhand.ground_truth.alto_xml import read_page as read_alto
-from ownhand.ground_truth.page_files import Line, descendants, tag
+from ownhand.ground_truth.page_files import TranscribedLine, descendants, tag
 from ownhand.ground_truth.page_xml import read_page
 from ownhand.pages import page_xml
 from ownhand.pages.alto_xml import write_alto_xml
@@ -56,16 +56,16 @@ def test_lines_have_their_own_text_polygon_and_id() -> None:
     page = read_page(fromstring(TRANSKRIBUS.encode()))
     assert (page.image, page.size) == ("0001.jpg", (800, 600))
     assert page.lines == [
-        Line("r1l1", "Утро серое,", ((12, 14), (690, 20), (690, 60), (12, 58))),
-        Line("r1l2", "", ((12, 64), (690, 70), (690, 110), (12, 108))),
+        TranscribedLine("r1l1", "Утро серое,", ((12, 14), (690, 20), (690, 60), (12, 58))),
+        TranscribedLine("r1l2", "", ((12, 64), (690, 70), (690, 110), (12, 108))),
     ]
 
 
 def test_old_points_words_tables_and_alternatives_are_read() -> None:
     page = read_page(fromstring(OLD_AND_NESTED.encode()))
     assert page.lines == [
-        Line("l1", "два слова", ((1, 2), (50, 2), (50, 9))),
-        Line("", "first", ()),
+        TranscribedLine("l1", "два слова", ((1, 2), (50, 2), (50, 9))),
+        TranscribedLine("", "first", ()),
     ]
 
 
@@ -85,7 +85,8 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     write_page_xml(tmp_path / "a.xml", a_page())
     page = read_page(parse(tmp_path / "a.xml").getroot())
     assert (page.image, page.size) == ("стр 1.jpg", (100, 80))
-    assert page.lines == [Line("l1", "«ёж» & <дом>", BOX), Line("l2", "", ((1, 32), (90, 32), (95, 66)))]
+    other = TranscribedLine("l2", "", ((1, 32), (90, 32), (95, 66)))
+    assert page.lines == [TranscribedLine("l1", "«ёж» & <дом>", BOX), other]
 
 
 def test_the_schema_of_2019_is_kept(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_points_off_the_page_and_characters_that_xml_cannot_hold_do_no_harm(tmp_
     line = PageLine("l1", ((-5, -5), (200, 0), (50, 300)), text="а\x00б\x0bв\ufffe")
     write_page_xml(tmp_path / "a.xml", Page("a.jpg", (100, 80), [Block("r1", [line])]))
     page = read_page(parse(tmp_path / "a.xml").getroot())
-    assert page.lines == [Line("l1", "абв", ((0, 0), (100, 0), (50, 80)))]
+    assert page.lines == [TranscribedLine("l1", "абв", ((0, 0), (100, 0), (50, 80)))]
 
 
 def test_a_text_replaces_words_and_other_texts_in_any_version() -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
-import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,13 +18,13 @@ from PIL import Image
 import ownhand.samples
 import stages.prepare
 from demo.drawing import Hand, draw_line
+from ownhand.dataset.preparation import Summary, name_pages, prepare
 from ownhand.dataset.splits import SplitError
 from ownhand.errors import Refusal, run_stage
 from ownhand.ground_truth import GroundTruthError, TranscribedImage
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import PrepareParams, read_params
 from ownhand.samples import metadata_file, read_metadata, write_metadata
-from stages.prepare import Summary, name_pages, prepare
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"
@@ -294,13 +292,6 @@ def test_where_everything_waits_there_is_a_list_and_a_sentence(raw: Path, run: R
     assert len((raw.parent / "metrics/waiting.csv").read_text(encoding="utf-8").splitlines()) == 13
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
-def test_a_fifo_is_named_and_not_waited_for(raw: Path, run: Run) -> None:
-    os.mkfifo(raw / "p1/стр 99.png")
-    with pytest.raises(GroundTruthError, match=r"\n  p1/стр 99\.png: a FIFO"):
-        run()
-
-
 def test_one_bad_line_of_a_page_is_one_rejected_line(raw: Path, run: Run) -> None:
     (raw / "annotations.csv").unlink()
     polygons = ["0,0 50,0 50,30 0,30", "0,0 1e999,0 50,30", "900,900 950,900 950,950", "-9,-9 50,-9 50,30 -9,30"]
@@ -318,12 +309,6 @@ def test_one_bad_line_of_a_page_is_one_rejected_line(raw: Path, run: Run) -> Non
         "2": "no region",
     }
     assert {sample["original_filename"].partition("#")[2] for sample in metadata(raw)} == {"0", "3"}
-
-
-def test_annotations_without_a_row_are_an_error(raw: Path, run: Run) -> None:
-    write_table(raw, [])
-    with pytest.raises(Refusal, match="nothing to prepare"):
-        run()
 
 
 def test_a_copied_or_resaved_picture_never_stands_on_both_sides(
@@ -465,14 +450,6 @@ def test_names_that_were_alike_once_converted_do_not_overwrite_each_other(raw: P
     assert sum(run().samples.values()) == 16
     assert len({sample["image_path"] for sample in metadata(raw)}) == 16
     assert len({sample["sha256"] for sample in metadata(raw)}) == 16
-
-
-def test_names_in_the_other_unicode_form_come_out_as_nfc(raw: Path, run: Run) -> None:
-    name = unicodedata.normalize("NFD", "ёлка.png")
-    save_line(raw / name, "ёлка", 80)
-    add_rows(raw, (unicodedata.normalize("NFC", name), "ёлка", ""))
-    run()
-    assert metadata(raw)[-1]["original_filename"] == metadata(raw)[-1]["page"] + ".png" == "ёлка.png"
 
 
 def transcribed(name: str, page: str = "") -> TranscribedImage:

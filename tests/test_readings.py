@@ -22,8 +22,7 @@ def test_validation_lines_come_with_both_readings_and_training_lines_do_not(tmp_
     lines = read(write_validation_set(tmp_path))
     assert [line.sample.image_id for line in lines] == ["00002", "00003", "00004", "00005"]
     assert lines[0].base.score.character_errors == 2 and lines[0].adapter.score.exact
-    assert lines[3].base.prediction.runaway and not lines[3].adapter.prediction.runaway
-    assert lines[3].reading("base") == lines[3].base and lines[3].reading("adapter") == lines[3].adapter
+    assert lines[3].base.runaway and not lines[3].adapter.runaway
 
 
 def test_missing_unknown_and_repeated_predictions_are_listed_for_both_files_at_once(tmp_path: Path) -> None:

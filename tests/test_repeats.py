@@ -38,7 +38,7 @@ def test_pages_are_counted_not_lines() -> None:
     texts, pages = ["да", "да", "Да!", "нет", "да"], ["a", "a", "b", "b", "c"]
     assert count_pages(texts, pages) == [3, 3, 3, 1, 3]
     assert find_recurring(texts, pages) == [False] * 5
-    assert find_recurring(texts, pages, few=2) == [True, True, True, False, True]
+    assert find_recurring([*texts, "да"], [*pages, "d"]) == [True, True, True, False, True, True]
 
 
 def test_a_passage_is_found_over_the_ends_of_lines_and_only_where_it_is_long_enough() -> None:

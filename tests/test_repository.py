@@ -98,14 +98,6 @@ def test_what_a_document_says_to_run_exists(document: Path) -> None:
     assert missing == []
 
 
-def test_the_readme_and_the_ci_run_the_same_tests() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "pip install -e . && dvc repro" in readme
-    line = 'pip install -e ".[test]" && pytest'
-    assert line in readme
-    assert line in (ROOT / ".ci/run").read_text(encoding="utf-8")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]])
 def test_lint_format_and_types_are_clean(command: list[str]) -> None:

@@ -28,7 +28,7 @@ def lines(tmp_path: Path) -> list[Line]:
 
 
 def errors_of(lines: list[Line], reader: str) -> int:
-    return sum(line.reading(reader).score.character_errors for line in lines)
+    return sum(line.readings[reader].score.character_errors for line in lines)
 
 
 def test_scripts_add_up_to_the_errors_and_characters_of_the_cer(lines: list[Line]) -> None:

@@ -159,6 +159,7 @@ def adapter_bytes() -> bytes:
     return (train.ADAPTER / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_clock_that_was_set_back_costs_no_checkpoint(workspace: Path) -> None:
     train.main()
     expected = adapter_bytes()
@@ -192,6 +193,7 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_said_and_the_one_before_it_gives_the_same_adapter(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,6 +219,7 @@ TORCH_FULL = RuntimeError("[enforce fail at inline_container.cc:672] . unexpecte
 SAFETENSORS_FULL = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("writer", "name", "error"),
     [

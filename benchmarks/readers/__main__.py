@@ -28,9 +28,9 @@ from benchmarks.readers.table import Peer, make_table, replace_table
 from ownhand.errors import run_stage
 from ownhand.evaluation.readings import READERS, read_lines
 from ownhand.evaluation.summary import compare_rates
-from ownhand.files import write_text
+from ownhand.files import hash_file, write_text
 from ownhand.params import read_params
-from ownhand.runtime import alone_in, hash_file
+from ownhand.runtime import alone_in
 from ownhand.samples import PROCESSED, Sample, read_metadata
 
 ROOT = Path(__file__).parent.parent.parent

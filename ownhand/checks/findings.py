@@ -56,8 +56,6 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "DATA-002": ("Size of the validation set", "Few pages cannot carry a statement about pages not seen."),
     "DATA-003": ("Same text on both sides", "A text that was trained on can be recited instead of read."),
     "DATA-004": ("Text inside a text", "A validation text that stands inside a training text can be recited, too."),
-    "DATA-005": ("Same picture on both sides", "A picture that was trained on says nothing about new ones."),
-    "DATA-006": ("Same page on both sides", "Lines of one page share ink, paper and words."),
     "DATA-007": ("Unseen characters", "A character that occurs in no training text cannot be learned from this set."),
     "DATA-008": ("Characters in bytes", "A character of several tokens is harder to learn and makes texts longer."),
     "DATA-009": ("Characters that get lost", "What the tokenizer cannot express can never be read."),

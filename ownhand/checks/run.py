@@ -13,8 +13,7 @@ from ownhand.checks.findings import Finding, is_ready
 from ownhand.checks.lengths import Lengths, look_at_characters, measure_lengths
 from ownhand.checks.machine import gather_environment
 from ownhand.checks.overfit import check_overfit, choose_lines, overfit
-from ownhand.checks.samples import SampleFacts, check_samples, find_copies, find_missing, read_rejections
-from ownhand.dataset.repeats import FEW_PAGES
+from ownhand.checks.samples import SampleFacts, check_samples, find_missing, read_rejections
 from ownhand.images import find_unfit_files
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import Params
@@ -23,9 +22,8 @@ from ownhand.samples import SIDES, Sample, metadata_file, read_metadata
 
 RAW = Path("data/raw")
 REJECTED = Path("metrics/rejected.csv")
-CHECKPOINT_BYTES = 3 * (
-    4 + 8
-)  # of an adapter weight: two checkpoints and one in the making; weight and AdamW's moments
+# Of an adapter weight: two checkpoints and one in the making; weight and AdamW's moments.
+CHECKPOINT_BYTES = 3 * (4 + 8)
 
 
 def inspect_run(params: Params) -> list[Finding]:
@@ -58,14 +56,11 @@ def inspect_run(params: Params) -> list[Finding]:
 def _look_at_samples(
     samples: list[Sample], params: Params, limit: SequenceLimit | None, lengths: Lengths | None
 ) -> SampleFacts:
-    missing = find_missing(samples)
-    gone = set(missing)
     in_bytes, lost = look_at_characters(samples, limit) if limit else (Counter(), ())
     return SampleFacts(
         samples=samples,
         rejected=read_rejections(REJECTED),
-        same_pictures=find_copies([sample for sample in samples if sample not in gone], _few_pages(params)),
-        missing=missing,
+        missing=find_missing(samples),
         in_bytes=in_bytes,
         lost=lost,
         lengths=lengths,
@@ -74,12 +69,6 @@ def _look_at_samples(
         max_tokens=params.train.max_tokens,
         unfit_files=find_unfit_files(RAW),
     )
-
-
-def _few_pages(params: Params) -> int:
-    """Beyond how many pages a text recurs: fewer where prepare may have counted pages that are no samples here."""
-    prepare = params.prepare
-    return 1 if prepare.test_share or prepare.test or prepare.val else FEW_PAGES
 
 
 def _bytes_to_write(

@@ -1,8 +1,10 @@
-"""The samples and their split: what they can teach, what their numbers can tell, and what leaks."""
+"""The samples and their split: what they can teach, and what their numbers can tell.
+
+That nothing leaks is what `prepare` proves, in metrics/split.json.
+"""
 
 from __future__ import annotations
 
-import csv
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +13,9 @@ from pathlib import Path
 
 from ownhand.checks.findings import Finding, blocker, count, ready, warning
 from ownhand.checks.lengths import Lengths
-from ownhand.dataset.duplicates import Picture, find_same_pictures, fingerprint
-from ownhand.dataset.repeats import FEW_PAGES, find_contained, find_recurring, text_key
+from ownhand.dataset.repeats import find_contained, text_key
 from ownhand.errors import Refusal
-from ownhand.images import open_image
-from ownhand.progress import track
+from ownhand.files import read_table
 from ownhand.samples import Sample
 from ownhand.text import collapse_whitespace, grapheme_clusters, to_nfc
 from ownhand.training.folds import assign_folds
@@ -31,14 +31,13 @@ class SampleFacts:
     """The samples and what was found out about them.
 
     rejected: number of samples by kind of rejection; unfit_files: what is no file in data/raw, by name, and what it is;
-    same_pictures: pairs of samples that show the same; missing:
-    pictures that are not on the disk; in_bytes: how often characters stand in the texts that are several tokens;
-    lost: characters that the tokenizer cannot express; min_pages, folds: of evaluate; max_tokens: train.max_tokens.
+    missing: pictures that are not on the disk; in_bytes: how often characters stand in the texts that are several
+    tokens; lost: characters that the tokenizer cannot express; min_pages, folds: of evaluate; max_tokens: of
+    train.
     """
 
     samples: list[Sample]
     rejected: Counter[str]
-    same_pictures: list[tuple[Sample, Sample]]
     missing: list[Sample]
     in_bytes: Counter[str]
     lost: tuple[str, ...]
@@ -54,27 +53,11 @@ class SampleFacts:
 
 def read_rejections(path: Path) -> Counter[str]:
     """Rejected samples by kind."""
-    if not path.exists():
-        return Counter()
-    with path.open(encoding="utf-8", newline="") as file:
-        return Counter(row["reason"].partition(":")[0] for row in csv.DictReader(file))
+    return Counter(row["reason"].partition(":")[0] for row in read_table(path))
 
 
 def find_missing(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if not Path(sample.image_path).is_file()]
-
-
-def find_copies(samples: Sequence[Sample], few_pages: int = FEW_PAGES) -> list[tuple[Sample, Sample]]:
-    """Pairs of samples whose pictures show the same, on whichever side they stand.
-
-    Pictures whose texts both stand on more than `few_pages` pages are the same only when their files are.
-    """
-    pictures = [
-        Picture(Path(one.image_path), one.width, one.height, one.sha256, fingerprint(open_image(Path(one.image_path))))
-        for one in track(samples, what="check: pictures", unit="picture", delay=2)
-    ]
-    recurring = find_recurring([one.text for one in samples], [(one.hand, one.page) for one in samples], few_pages)
-    return [(samples[i], samples[j]) for i, j in find_same_pictures(pictures, recurring)]
 
 
 def check_samples(facts: SampleFacts) -> list[Finding]:
@@ -83,7 +66,7 @@ def check_samples(facts: SampleFacts) -> list[Finding]:
     if not facts.side("train") or not facts.side("val"):
         seen = f"{len(facts.side('train'))} training and {len(facts.side('val'))} validation samples"
         return [blocker("DATA-001", seen, "run `dvc repro prepare` and mend what it says"), unfit]
-    checks = (_counts, _validation, _texts, _contained, _pictures, _pages, _unseen, _bytes, _lost, _rejected)
+    checks = (_counts, _validation, _texts, _contained, _unseen, _bytes, _lost, _rejected)
     return [*(finding for check in (*checks, _longest, _missing, _folds) for finding in check(facts)), unfit]
 
 
@@ -114,13 +97,6 @@ def _validation(facts: SampleFacts) -> Iterator[Finding]:
 
 
 def _texts(facts: SampleFacts) -> Iterator[Finding]:
-    groups = {sample.group for sample in facts.side("train") if sample.group}
-    torn = [sample for sample in facts.side("val") if sample.group in groups]
-    if torn:
-        names = ", ".join(sample.original_filename for sample in torn[:SHOWN])
-        seen = f"{count(len(torn), 'validation line')} and training lines that prepare keeps together: {names}"
-        yield blocker("DATA-003", seen, "run `dvc repro --force prepare`")
-        return
     val = facts.side("val")
     trained = {text_key(one.text) for one in facts.side("train")}
     lines = [one for one in val if text_key(one.text) in trained]
@@ -141,7 +117,7 @@ def _texts(facts: SampleFacts) -> Iterator[Finding]:
 
 def _contained(facts: SampleFacts) -> Iterator[Finding]:
     samples = facts.samples
-    found = find_contained([one.text for one in samples], [(one.hand, one.page) for one in samples])
+    found = find_contained([one.text for one in samples], [one.place for one in samples])
     pairs = [(samples[i], samples[j]) for i, j in found if samples[i].split != samples[j].split]
     if pairs:
         inner, outer = pairs[0]
@@ -154,23 +130,6 @@ def _contained(facts: SampleFacts) -> Iterator[Finding]:
         )
     else:
         yield ready("DATA-004", "none from one side to the other")
-
-
-def _pictures(facts: SampleFacts) -> Iterator[Finding]:
-    pairs = [(one, other) for one, other in facts.same_pictures if one.split != other.split]
-    if pairs:
-        yield blocker("DATA-005", f"{len(pairs)}: {_name_pairs(pairs)}", "run `dvc repro --force prepare`")
-    else:
-        yield ready("DATA-005", "none")
-
-
-def _pages(facts: SampleFacts) -> Iterator[Finding]:
-    both = _page_names(facts.side("train")) & _page_names(facts.side("val"))
-    if both:
-        names = ", ".join(page for _, page in sorted(both)[:SHOWN])
-        yield blocker("DATA-006", f"{len(both)}: {names}", "run `dvc repro --force prepare`")
-    else:
-        yield ready("DATA-006", "none")
 
 
 def _unseen(facts: SampleFacts) -> Iterator[Finding]:
@@ -265,11 +224,7 @@ def _unfit_files(facts: SampleFacts) -> Finding:
 
 
 def _page_names(samples: Sequence[Sample]) -> set[tuple[str, str]]:
-    return {(sample.hand, sample.page) for sample in samples}
-
-
-def _name_pairs(pairs: Sequence[tuple[Sample, Sample]]) -> str:
-    return ", ".join(f"{one.original_filename} and {other.original_filename}" for one, other in pairs[:SHOWN])
+    return {sample.place for sample in samples}
 
 
 def _name_characters(counted: dict[str, int]) -> str:

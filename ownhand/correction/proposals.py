@@ -7,7 +7,6 @@ read it: after a training all lines are read again. Without a model there are no
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 import sys
@@ -23,10 +22,9 @@ from PIL import Image
 
 from ownhand.correction.pictures import open_line
 from ownhand.correction.queue import Line, Lines
-from ownhand.dataset.conversion_cache import picture_key
-from ownhand.dataset.known_hashes import KnownHashes
+from ownhand.dataset.conversion_cache import HASHES, KnownHashes, picture_key
 from ownhand.errors import Refusal
-from ownhand.files import AppendedLines, write_text
+from ownhand.files import AppendedLines, read_table, write_text
 from ownhand.ground_truth.regions import Region
 from ownhand.images import ImageLimits, UnreadableImage
 from ownhand.params import Params, PrepareParams
@@ -36,7 +34,7 @@ from ownhand.text import clean_transcription, is_blank
 if TYPE_CHECKING:  # torch behind it takes seconds, and the page opens without it
     from ownhand.model.decoding import Reading
 
-PROPOSALS, HASHES = "proposals.jsonl", "hashes.json"
+PROPOSALS = "proposals.jsonl"
 LINES_CSV = Path("metrics/lines.csv")  # what `evaluate` writes
 AT_ONCE = 8  # lines read in one go at most: the first proposals are there soon
 UNSURE = 0.7  # a word is marked when one of its characters was less probable
@@ -188,8 +186,7 @@ def read_evaluation(lines: Lines, root: Path) -> dict[str, tuple[str, Proposal]]
     seeds = {}
     with suppress(OSError, Refusal, KeyError, ValueError, csv.Error):
         names = {sample.image_id: sample.original_filename for sample in read_metadata(root / PROCESSED, ["val"])}
-        content = (root / LINES_CSV).read_text(encoding="utf-8")
-        for row in csv.DictReader(io.StringIO(content, newline="")):
+        for row in read_table(root / LINES_CSV):
             name = names.get(row["image_id"], "")
             if name in lines.by_name:
                 proposal = Proposal(row["adapter_prediction"], float(row["adapter_confidence"]))

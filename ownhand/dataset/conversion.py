@@ -24,9 +24,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from ownhand.dataset.conversion_cache import ConversionCache, picture_key
+from ownhand.dataset.conversion_cache import ConversionCache
 from ownhand.dataset.duplicates import Picture, fingerprint
-from ownhand.dataset.known_hashes import HashedFile, hash_file
 from ownhand.errors import Refusal
 from ownhand.files import writing
 from ownhand.ground_truth.regions import Region, RegionError, cut_region
@@ -41,27 +40,16 @@ TASKS_PER_WORKER = 4  # handed out at a time
 MOST_WORKERS = 60  # Windows waits for at most 61 processes
 
 
-@dataclass(frozen=True)
-class Original:
-    """A picture as it came: a file, or the part of it that holds one line."""
-
-    path: Path
-    region: Region | None = None
+Original = tuple[Path, Region | None]  # a picture as it came: a file, or the part of it that holds one line
+Numbered = tuple[int, Original]
+Done = tuple[int, Picture | str]
 
 
 @dataclass(frozen=True)
 class _Task:
-    originals: tuple[tuple[int, Original], ...]  # with their numbers, which name the files written
+    originals: tuple[Numbered, ...]  # with their numbers, which name the files written
     folder: Path
     limits: ImageLimits
-    hashed: bool  # whether the content of the files is to be hashed for the cache
-
-
-@dataclass(frozen=True)
-class _Done:
-    number: int
-    result: Picture | str
-    hashed: HashedFile | None  # the original, where that was asked for
 
 
 def convert_pictures(
@@ -80,58 +68,52 @@ def convert_pictures(
     """
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[int, Picture | str] = {}
+    keys: dict[int, str] = {}
     with track(originals, what="prepare", unit="picture", delay=2) as progress:
-        for number, taken in _take_kept(originals, folder, cache):
-            results[number] = taken
-            progress.update()
+        for number, key, taken in _look_up(originals, folder, cache) if cache else ():
+            keys[number] = key
+            if taken:
+                results[number] = taken
+                progress.update()
         if results:
             tqdm.write(f"prepare: {len(results):,} of {len(originals):,} pictures were converted by an earlier run")
         left = [(number, original) for number, original in enumerate(originals) if number not in results]
         if workers is None:
             workers = 1 if len(left) < IN_PROCESS else min(_cores(), MOST_WORKERS)
-        tasks = _make_tasks(left, _Task((), folder, limits, hashed=cache is not None))
+        tasks = _make_tasks(left, _Task((), folder, limits))
         for batch in map(_convert, tasks) if workers == 1 else _in_processes(tasks, workers):
-            for done in batch:
-                results[done.number] = done.result
-                if cache and done.hashed and isinstance(done.result, Picture):
-                    original = originals[done.number]
-                    cache.hashes.remember(original.path, done.hashed)
-                    cache.add(picture_key(done.hashed.sha256, original.region), done.result)
+            for number, result in batch:
+                results[number] = result
+                if cache and number in keys and isinstance(result, Picture):
+                    cache.add(keys[number], result)
             progress.update(len(batch))
     return [results[number] for number in range(len(originals))]
 
 
-def _take_kept(
-    originals: Sequence[Original], folder: Path, cache: ConversionCache | None
-) -> Iterator[tuple[int, Picture]]:
-    """(number, picture) for every picture that the cache holds, put into `folder`."""
-    if cache is None or not cache.kept:
-        return
+def _look_up(
+    originals: Sequence[Original], folder: Path, cache: ConversionCache
+) -> Iterator[tuple[int, str, Picture | None]]:
+    """(number, key, picture) of every file that can be read; what the cache holds of it is put into `folder`."""
 
-    def take(first: int) -> list[tuple[int, Picture]]:
-        taken = []
-        path, content_hash = Path(), None
+    def look(first: int) -> list[tuple[int, str, Picture | None]]:
+        found = []
         for number, original in enumerate(originals[first : first + FILES_PER_THREAD], first):
-            if original.path != path:
-                path, content_hash = original.path, cache.hashes.of(original.path)
-            if content_hash:
-                target = folder / _file_name(number)
-                picture = cache.take(picture_key(content_hash, original.region), target)
-                taken += [(number, picture)] if picture else []
-        return taken
+            if key := cache.key(*original):
+                found.append((number, key, cache.take(key, folder / _file_name(number))))
+        return found
 
     with ThreadPoolExecutor(_cores()) as threads:  # reading and hashing wait for no lock
-        for taken in threads.map(take, range(0, len(originals), FILES_PER_THREAD)):
-            yield from taken
+        for found in threads.map(look, range(0, len(originals), FILES_PER_THREAD)):
+            yield from found
 
 
 def _file_name(number: int) -> str:
     return f"{number:07d}.jpg"
 
 
-def _make_tasks(originals: Sequence[tuple[int, Original]], empty: _Task) -> Iterator[_Task]:
-    waiting: list[tuple[int, Original]] = []
-    for _, lines in groupby(originals, key=lambda numbered: numbered[1].path):  # a page is opened once
+def _make_tasks(originals: Sequence[Numbered], empty: _Task) -> Iterator[_Task]:
+    waiting: list[Numbered] = []
+    for _, lines in groupby(originals, key=lambda numbered: numbered[1][0]):  # a page is opened once
         waiting += lines
         if len(waiting) >= PICTURES_PER_TASK:
             yield replace(empty, originals=tuple(waiting))
@@ -146,9 +128,9 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _in_processes(tasks: Iterator[_Task], workers: int) -> Iterator[list[_Done]]:
+def _in_processes(tasks: Iterator[_Task], workers: int) -> Iterator[list[Done]]:
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
-    waiting: deque[Future[list[_Done]]] = deque()
+    waiting: deque[Future[list[Done]]] = deque()
     try:
         for task in tasks:
             waiting.append(pool.submit(_convert, task))
@@ -169,21 +151,18 @@ def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _convert(task: _Task) -> list[_Done]:
-    batch: list[_Done] = []
+def _convert(task: _Task) -> list[Done]:
+    batch: list[Done] = []
     page: OpenPage | None = None
-    path, hashed = Path(), None
-    for number, original in task.originals:
-        if task.hashed and original.path != path:
-            path, hashed = original.path, hash_file(original.path)
+    for number, (path, region) in task.originals:
         try:
-            if original.region is None:
-                image = open_image(original.path, task.limits)
+            if region is None:
+                image = open_image(path, task.limits)
             else:
-                page = page if page and page.path == original.path else OpenPage(original.path, task.limits)
-                image = page.cut(original.region)
+                page = page if page and page.path == path else OpenPage(path, task.limits)
+                image = page.cut(region)
         except UnreadableImage as error:
-            batch.append(_Done(number, error.reason, hashed))
+            batch.append((number, error.reason))
             continue
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)  # 4:4:4: thin coloured ink keeps its edges
@@ -192,16 +171,8 @@ def _convert(task: _Task) -> list[_Done]:
         with writing(target):
             target.write_bytes(content)  # not flushed to the disk: only metadata.json makes the folder whole
         digest = hashlib.sha256(content).hexdigest()
-        picture = Picture(target, *image.size, digest, fingerprint(image))
-        batch.append(_Done(number, picture, hashed))
+        batch.append((number, Picture(target, *image.size, digest, fingerprint(image))))
     return batch
-
-
-def open_original(original: Original, limits: ImageLimits) -> Image.Image:
-    """The picture as an upright RGB image; UnreadableImage says why there is none."""
-    if original.region is None:
-        return open_image(original.path, limits)
-    return OpenPage(original.path, limits).cut(original.region)
 
 
 class OpenPage:

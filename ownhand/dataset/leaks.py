@@ -22,7 +22,8 @@ from ownhand.dataset.repeats import (
     find_trained,
     text_key,
 )
-from ownhand.dataset.splits import Split, SplitSample
+from ownhand.dataset.splits import Split
+from ownhand.samples import Sample
 
 SIDES = ("train", "val", "test")
 SHOWN = 5  # examples in the log; metrics/split.json has all
@@ -58,7 +59,7 @@ class Checks:
 
 
 def check_split(
-    samples: Sequence[SplitSample], pictures: Sequence[Picture], sides: Sequence[str], same_text_characters: int
+    samples: Sequence[Sample], pictures: Sequence[Picture], sides: Sequence[str], same_text_characters: int
 ) -> Checks:
     """Compare pages, texts and pictures across the split; a sample of side "" takes part in neither."""
     trained = [i for i, side in enumerate(sides) if side == "train"]
@@ -93,7 +94,7 @@ def check_split(
     )
 
 
-def describe_allowed(samples: Sequence[SplitSample], sides: Sequence[str], same_text_characters: int) -> dict[str, Any]:
+def describe_allowed(samples: Sequence[Sample], sides: Sequence[str], same_text_characters: int) -> dict[str, Any]:
     """What may stand on both sides, for metrics/split.json: the rule, and every text that does, the longest first."""
     counts = count_pages([sample.text for sample in samples], [sample.place for sample in samples])
     found: dict[str, dict[str, Any]] = {}
@@ -119,14 +120,14 @@ def list_names(names: Sequence[str]) -> str:
 
 
 def describe_split(
-    samples: Sequence[SplitSample],
-    names: Sequence[str],
+    samples: Sequence[Sample],
     split: Split,
     checks: Checks,
     chosen_by: dict[str, str],
     same_text_characters: int,
 ) -> dict[str, Any]:
-    """The content of metrics/split.json; `names` are the samples' original file names."""
+    """The content of metrics/split.json."""
+    names = [sample.original_filename for sample in samples]
     trained_characters = {c for s, side in zip(samples, split.sides, strict=True) if side == "train" for c in s.text}
     sides: dict[str, Any] = {}
     for side in SIDES:
@@ -160,8 +161,9 @@ def describe_split(
     }
 
 
-def word_split(names: Sequence[str], split: Split, checks: Checks) -> list[str]:
+def word_split(samples: Sequence[Sample], split: Split, checks: Checks) -> list[str]:
     """Lines for the log: what tied pages together, and which texts can be read on the other side."""
+    names = [sample.original_filename for sample in samples]
     joined = [
         f"note: {names[join.first]} and {names[join.second]} hold {join.reason}; their pages stay together"
         for join in split.joins

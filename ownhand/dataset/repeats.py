@@ -41,9 +41,9 @@ def count_pages(texts: Sequence[str], pages: Sequence[Hashable]) -> list[int]:
     return [len(found[key]) for key in keys]
 
 
-def find_recurring(texts: Sequence[str], pages: Sequence[Hashable], few: int = FEW_PAGES) -> list[bool]:
-    """Whether each text recurs: stands on more than `few` pages."""
-    return [count > few for count in count_pages(texts, pages)]
+def find_recurring(texts: Sequence[str], pages: Sequence[Hashable]) -> list[bool]:
+    """Whether each text recurs: stands on more than FEW_PAGES pages."""
+    return [count > FEW_PAGES for count in count_pages(texts, pages)]
 
 
 def find_passages(

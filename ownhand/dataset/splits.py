@@ -5,12 +5,20 @@ or a passage are one group (`repeats.py` says why a phrase that recurs ties noth
 validation in an order that only the seed and each group's own name decide, until the share is reached. New samples on
 other pages therefore move the place where the order is cut, and with it few of the old groups: see `test_splits.py` for
 how few. A split that must not move at all is frozen by a list (`frozen.py`).
+
+A side is like the rest in the lengths of its texts and in its characters, by two rules, and both only where the groups
+allow it. A character that several groups have is never held out completely: training keeps one of them. When the texts
+of the chosen groups are on average longer or shorter than all by more than LENGTH_TOLERANCE, groups of equal size are
+exchanged until they are not.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ownhand.dataset.duplicates import DisjointSets
@@ -22,32 +30,14 @@ from ownhand.dataset.repeats import (
     find_passages,
     text_key,
 )
-from ownhand.dataset.strata import Stratum, choose_groups
 from ownhand.errors import Refusal
+from ownhand.samples import Sample
 
 SAME_TEXT, SAME_PASSAGE, SAME_PICTURE = "the same text", "the same passage", "the same picture"
 
 
 class SplitError(Refusal):
     """Samples that cannot be split without a leak; the message says what ties them together."""
-
-
-@dataclass(frozen=True)
-class SplitSample:
-    """What the split looks at. A page is known by hand and page together.
-
-    frozen: "val" or "test" where a list says so, else "".
-    """
-
-    hand: str
-    page: str
-    text: str
-    frozen: str = ""
-
-    @property
-    def place(self) -> tuple[str, str]:
-        """Hand and page."""
-        return self.hand, self.page
 
 
 @dataclass(frozen=True)
@@ -87,18 +77,19 @@ class Split:
     left_out: list[tuple[int, int]] = field(default_factory=list)
 
 
-def split_samples(samples: Sequence[SplitSample], same_pictures: Iterable[tuple[int, int]], rules: SplitRules) -> Split:
+def split_samples(samples: Sequence[Sample], same_pictures: Iterable[tuple[int, int]], rules: SplitRules) -> Split:
     """Split by whole groups, as near to the shares as they allow, at least one group for training and one for "val".
 
-    `same_pictures` are pairs of indices whose pictures show the same. Groups whose texts stand in no other group, and
-    that hold no text of another, are preferred for validation; next come those that hold one; last those whose text
-    could be copied from training. A sample in the group of a frozen one that is not frozen itself can neither train
-    nor be held out: it is left out. Raises SplitError when no group is left for a side.
+    A sample that has a side already (`split`) is frozen by a list. `same_pictures` are pairs of indices whose pictures
+    show the same. Groups whose texts stand in no other group, and that hold no text of another, are preferred for
+    validation; next come those that hold one; last those whose text could be copied from training. A sample in the
+    group of a frozen one that is not frozen itself can neither train nor be held out: it is left out. Raises SplitError
+    when no group is left for a side.
     """
     groups, joins = _find_groups(samples, same_pictures, rules.same_text_characters)
     texts, pages = [sample.text for sample in samples], [sample.place for sample in samples]
     contained = [(i, j) for i, j in find_contained(texts, pages) if groups[i] != groups[j]]
-    sides = [sample.frozen for sample in samples]
+    sides = [sample.split for sample in samples]
     frozen_in: dict[int, int] = {}
     for i, group in enumerate(groups):
         if sides[i]:
@@ -129,7 +120,7 @@ def split_samples(samples: Sequence[SplitSample], same_pictures: Iterable[tuple[
 
 
 def _find_groups(
-    samples: Sequence[SplitSample], same_pictures: Iterable[tuple[int, int]], same_text_characters: int
+    samples: Sequence[Sample], same_pictures: Iterable[tuple[int, int]], same_text_characters: int
 ) -> tuple[list[int], list[Join]]:
     """(the group of each sample, named by its first sample; the joins across pages)."""
     sets = DisjointSets(len(samples))
@@ -160,7 +151,7 @@ def _entangled(groups: Sequence[int], contained: Iterable[tuple[int, int]]) -> d
 
 
 def _order_groups(
-    samples: Sequence[SplitSample], groups: Sequence[int], contained: Iterable[tuple[int, int]], seed: int
+    samples: Sequence[Sample], groups: Sequence[int], contained: Iterable[tuple[int, int]], seed: int
 ) -> list[int]:
     names: dict[int, tuple[str, str]] = {}
     for sample, group in zip(samples, groups, strict=True):
@@ -175,7 +166,7 @@ def _order_groups(
 
 
 def _strata(
-    samples: Sequence[SplitSample], free: Sequence[int], groups: Sequence[int], contained: Iterable[tuple[int, int]]
+    samples: Sequence[Sample], free: Sequence[int], groups: Sequence[int], contained: Iterable[tuple[int, int]]
 ) -> dict[int, Stratum]:
     entangled = _entangled(groups, contained)
     texts: dict[int, list[str]] = {}
@@ -185,7 +176,7 @@ def _strata(
 
 
 def _why_one_group(
-    samples: Sequence[SplitSample],
+    samples: Sequence[Sample],
     free: Sequence[int],
     groups: Sequence[int],
     joins: Sequence[Join],
@@ -208,3 +199,96 @@ def _why_one_group(
     sides = "training and validation" if side == "val" else "training, validation and test"
     seen = f"{len(free)} sample(s) on {pages} page(s) make {made}, but {sides} need one each"
     return f"{seen}; {', or '.join(remedies)}{why}"
+
+
+LENGTH_TOLERANCE = 0.1  # of the mean logarithm of the number of characters: about 10 per cent
+LEAST_GROUPS = 5  # on each side; with fewer, exchanging would replace chance by choice
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """What is known of a group: its samples, the sum of the logarithms of their lengths, its characters.
+
+    entangled: how much of it stands in other groups' texts, 0 to 2 (see `splits.py`); an exchange never raises it.
+    """
+
+    samples: int
+    log_length: float
+    characters: frozenset[str]
+    entangled: int
+
+    @classmethod
+    def of(cls, texts: Sequence[str], entangled: int) -> Stratum:
+        """The stratum of a group with these texts."""
+        logs = math.fsum(math.log(1 + len(text)) for text in texts)
+        return cls(len(texts), logs, frozenset().union(*texts), entangled)
+
+
+def choose_groups(order: Sequence[int], strata: Mapping[int, Stratum], wanted: float) -> set[int]:
+    """The groups for a side that is to have about `wanted` samples, not all of them and at least one.
+
+    Taken in `order` is every group that brings the sum closer to `wanted`. `strata` may hold groups that other sides
+    took already; they count as held out.
+    """
+    trained = Counter(character for group in order for character in strata[group].characters)
+    frequent = {character for character, count in trained.items() if count > 1}
+    total = sum(strata[group].samples for group in order)
+    chosen: list[int] = []
+    taken = 0
+    for group in order:
+        size = strata[group].samples
+        if taken + size >= total or abs(taken + size - wanted) >= abs(taken - wanted):
+            continue
+        own = strata[group].characters & frequent
+        if all(trained[character] > 1 for character in own):
+            chosen.append(group)
+            taken += size
+            trained.subtract(own)
+    if not chosen:  # each alone is more than twice the share, or holds the last of some character
+        return {min(order, key=lambda group: strata[group].samples)}
+    held_out = set(chosen)
+    rest = [group for group in order if group not in held_out]
+    if min(len(chosen), len(rest)) >= LEAST_GROUPS:
+        _balance_lengths(chosen, rest, strata, trained, frequent)
+    return set(chosen)
+
+
+def _balance_lengths(
+    chosen: list[int], rest: list[int], strata: Mapping[int, Stratum], trained: Counter[str], frequent: set[str]
+) -> None:
+    """Exchange groups of `chosen` and `rest` in place, each time those that bring the mean lengths closest."""
+    samples = sum(strata[group].samples for group in chosen)
+    everything = [strata[group] for group in (*chosen, *rest)]
+    mean = math.fsum(one.log_length for one in everything) / sum(one.samples for one in everything)
+    for _ in range(len(chosen)):
+        excess = math.fsum(strata[group].log_length for group in chosen) - mean * samples
+        if abs(excess) <= LENGTH_TOLERANCE * samples:
+            return
+        by_size: dict[int, list[tuple[float, int]]] = {}
+        for group in sorted(rest):
+            by_size.setdefault(strata[group].samples, []).append((strata[group].log_length, group))
+        for candidates in by_size.values():
+            candidates.sort()
+        best: tuple[float, int, int] | None = None
+        for leaving in chosen:
+            candidates = by_size.get(strata[leaving].samples, [])
+            at = bisect_left(candidates, (strata[leaving].log_length - excess, -1))
+            for length, entering in candidates[max(0, at - 1) : at + 1]:
+                left = abs(excess - strata[leaving].log_length + length)
+                if (best is None or left < best[0]) and _may_enter(entering, leaving, strata, trained, frequent):
+                    best = (left, leaving, entering)
+        if best is None or best[0] > 0.9 * abs(excess):
+            return
+        _, leaving, entering = best
+        chosen[chosen.index(leaving)], rest[rest.index(entering)] = entering, leaving
+        trained.update(strata[leaving].characters & frequent)
+        trained.subtract(strata[entering].characters & frequent)
+
+
+def _may_enter(
+    entering: int, leaving: int, strata: Mapping[int, Stratum], trained: Counter[str], frequent: set[str]
+) -> bool:
+    new, old = strata[entering], strata[leaving]
+    return new.entangled <= old.entangled and all(
+        trained[character] > 1 or character in old.characters for character in new.characters & frequent
+    )

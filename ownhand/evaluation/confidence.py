@@ -37,7 +37,7 @@ def calibrate(lines: Sequence[Line]) -> list[dict[str, Any]]:
     rows = []
     for start, end in itertools.pairwise(ends):
         own = ordered[start:end]
-        confidences = [line.adapter.prediction.confidence for line in own]
+        confidences = [line.adapter.confidence for line in own]
         quartiles = np.quantile([line.adapter.score.cer for line in own], [0.25, 0.75])
         rows.append(
             {
@@ -94,7 +94,7 @@ def summarise_confidence(lines: Sequence[Line]) -> dict[str, float | None]:
     gaps = [row["lines"] * abs(row["confidence"] - (1 - row["cer"])) for row in groups]
     return {
         "rank_correlation": rank_correlation(
-            [line.adapter.prediction.confidence for line in lines], [line.adapter.score.cer for line in lines]
+            [line.adapter.confidence for line in lines], [line.adapter.score.cer for line in lines]
         )
         if groups
         else None,
@@ -119,7 +119,7 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _least_certain_first(lines: Sequence[Line]) -> list[Line]:
-    return sorted(lines, key=lambda line: (line.adapter.prediction.confidence, line.sample.image_id))
+    return sorted(lines, key=lambda line: (line.adapter.confidence, line.sample.image_id))
 
 
 def _cer(lines: Sequence[Line]) -> float:

@@ -151,7 +151,7 @@ def by_fold(found: CrossValidation) -> list[dict[str, Any]]:
             "optimizer_steps": record.optimizer_steps,
         }
         for reader in READERS:
-            scores = [line.reading(reader).score for line in lines]
+            scores = [line.readings[reader].score for line in lines]
             row[f"{reader}_cer"] = micro_average((score.character_errors, score.characters) for score in scores)
         rows.append(row | {"val_loss_before": record.val_loss_before, "val_loss": record.val_loss})
     return rows

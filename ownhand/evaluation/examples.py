@@ -45,7 +45,7 @@ def find_examples(lines: Sequence[Line], confusions: Sequence[tuple[str, str, in
         (written, read): [] for written, read, _ in confusions
     }
     for line in ordered:
-        edits = align(line.sample.text, line.adapter.prediction.prediction)
+        edits = align(line.sample.text, line.adapter.text)
         for written, read, number, offset in _confused(edits):
             if (written, read) in places:
                 places[written, read].append((line, edits, number, offset))

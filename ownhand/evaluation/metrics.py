@@ -6,23 +6,65 @@ runs of whitespace, line breaks included, collapsed to one space. Nothing is cli
 its transcription can pass 100 %.
 
 Beside it stand the rate over Unicode code points and the word error rate, both jiwer's, as most tools give them; and a
-lenient rate, whose rules are in lenient.py. The arithmetic over clusters is that of dinglehopper.
+lenient rate, which forgives what a reader would (RULES; the report shows them), because "Елка" for "Ёлка" or a wrong
+kind of dash is an error for an archive and none for a search. The arithmetic over clusters is that of dinglehopper.
 
 Counting functions return (errors, n), so that callers can add them up and divide once (the micro-average).
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import jiwer
 from rapidfuzz.distance import Levenshtein
 
-from ownhand.evaluation.lenient import RULES, Rule, forgive
 from ownhand.text import collapse_whitespace, grapheme_clusters, to_nfc
+
+QUOTES = "\"'`´«»‹›„‚“”‟‘’‛′″"
+DASHES = "-‐‑‒–—―−"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One thing that is forgiven: its name, its meaning in words, and what it makes of a text."""
+
+    name: str
+    meaning: str
+    apply: Callable[[str], str]
+
+
+def _drop_punctuation(text: str) -> str:
+    return "".join(character for character in text if not unicodedata.category(character).startswith("P"))
+
+
+_ONE_QUOTE = str.maketrans(dict.fromkeys(QUOTES, '"'))
+_ONE_DASH = str.maketrans(dict.fromkeys(DASHES, "-"))
+_NO_YO = str.maketrans({"ё": "е", "Ё": "Е"})
+
+RULES = (
+    Rule("case", "capital letters as small ones", str.lower),
+    Rule("ё", "as е", lambda text: text.translate(_NO_YO)),
+    Rule(
+        "quotes",
+        f"quotation marks and apostrophes of all kinds as one: {' '.join(QUOTES)}",
+        lambda t: t.translate(_ONE_QUOTE),
+    ),
+    Rule("dashes", f"hyphens, dashes and minus signs as one: {' '.join(DASHES)}", lambda t: t.translate(_ONE_DASH)),
+    Rule("punctuation", "left out, whatever Unicode calls punctuation", _drop_punctuation),
+)
+
+
+def forgive(text: str, rules: Sequence[Rule] = RULES) -> str:
+    """An NFC text with all `rules` applied in order and its whitespace collapsed again; it may become empty."""
+    for rule in rules:
+        text = rule.apply(text)
+    return collapse_whitespace(text)
+
 
 EditKind = Literal["equal", "substitution", "insertion", "deletion"]
 KINDS: dict[str, EditKind] = {
@@ -51,7 +93,7 @@ class Score:
 
     characters: grapheme clusters of the transcription; insertions: characters read that are not there; deletions:
     characters not read; code_points, words: of the transcription; lenient_characters: of the transcription after the
-    rules of lenient.py, possibly 0; exact, blank: of the prediction, compared as above.
+    RULES, possibly 0; exact, blank: of the prediction, compared as above.
     """
 
     characters: int

@@ -6,11 +6,12 @@ better than it is.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -45,32 +46,40 @@ class Prediction(PlainPrediction):
 
 
 @dataclass(frozen=True)
-class PlainReading:
-    """What some reader made of one line."""
+class ScoredReading:
+    """What a reader made of one line. Only base model and adapter say their confidence, and whether they ran away."""
 
-    prediction: PlainPrediction
+    text: str
     score: Score
-
-
-@dataclass(frozen=True)
-class Reading(PlainReading):
-    """What base model or adapter made of one line, with confidence."""
-
-    prediction: Prediction
+    confidence: float = math.nan
+    runaway: bool = False
 
 
 @dataclass(frozen=True)
 class Line:
-    """One validation sample, a line or a whole page, with its transcription and its readings.
+    """One validation sample, a line or a whole page, with its transcription and its readings: base, adapter, others.
 
     text_was_trained: whether its text was also trained on, in another picture, so that it could be recited.
     """
 
     sample: Sample
-    base: Reading
-    adapter: Reading
-    others: Mapping[str, PlainReading] = field(default_factory=dict)
+    readings: Mapping[str, ScoredReading]
     text_was_trained: bool = False
+
+    @property
+    def base(self) -> ScoredReading:
+        """That of the base model."""
+        return self.readings["base"]
+
+    @property
+    def adapter(self) -> ScoredReading:
+        """That of the base model with the adapter."""
+        return self.readings["adapter"]
+
+    @property
+    def others(self) -> dict[str, ScoredReading]:
+        """Those of other readers, by name."""
+        return {name: reading for name, reading in self.readings.items() if name not in READERS}
 
     @property
     def page(self) -> str:
@@ -82,14 +91,17 @@ class Line:
         """Grapheme clusters of the transcription."""
         return self.base.score.characters
 
-    def reading(self, reader: str) -> PlainReading:
-        """The reading of "base", "adapter" or another reader; KeyError for an unknown name."""
-        return {"base": self.base, "adapter": self.adapter, **self.others}[reader]
-
 
 def readers_of(lines: Sequence[Line]) -> tuple[str, ...]:
     """The names of all readers of these lines: base, adapter, then the others."""
-    return (*READERS, *lines[0].others)
+    return tuple(lines[0].readings)
+
+
+def worst_first(lines: Sequence[Line]) -> list[Line]:
+    """By the adapter's CER, then by its errors."""
+    return sorted(
+        lines, key=lambda line: (-line.adapter.score.cer, -line.adapter.score.character_errors, line.sample.image_id)
+    )
 
 
 AnyPrediction = TypeVar("AnyPrediction", bound=PlainPrediction)
@@ -151,49 +163,33 @@ def read_lines(
     """The validation samples among `samples` with their scored readings, in their order; the others were trained on.
 
     `files` has one path for each of READERS, which `remedy` makes again; `other_files` has one for each other reader by
-    name. Raises Refusal with the
-    problems of all files at once.
+    name. Raises Refusal with the problems of all files at once.
     """
     validation = [sample for sample in samples if sample.split == "val"]
     if not validation:
         raise Refusal("data/processed/val/metadata.json has no validation sample; run `dvc repro prepare` again")
     image_ids = [sample.image_id for sample in validation]
     trained = [sample.text for sample in samples if sample.split == "train"]
-    own: dict[str, dict[str, Prediction]] = {}
-    others: dict[str, dict[str, PlainPrediction]] = {}
+    predictions: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
-    for reader in READERS:
+    for reader, path in {**files, **(other_files or {})}.items():
+        kind, mends = (Prediction, remedy) if reader in READERS else (PlainPrediction, OTHERS_REMEDY)
         try:
-            own[reader] = read_predictions(files[reader], image_ids, Prediction, remedy)
-        except Refusal as refusal:
-            problems.append(str(refusal))
-    for reader, path in (other_files or {}).items():
-        try:
-            others[reader] = read_predictions(path, image_ids, PlainPrediction, OTHERS_REMEDY)
+            predictions[reader] = read_predictions(path, image_ids, kind, mends)
         except Refusal as refusal:
             problems.append(str(refusal))
     if problems:
         raise Refusal("\n".join(problems))
 
-    def reading(reader: str, sample: Sample) -> Reading:
-        prediction = own[reader][sample.image_id]
-        return Reading(prediction, score(sample.text, prediction.prediction))
-
-    def plain_reading(reader: str, sample: Sample) -> PlainReading:
-        prediction = others[reader][sample.image_id]
-        return PlainReading(prediction, score(sample.text, prediction.prediction))
+    def reading(row: PlainPrediction, sample: Sample) -> ScoredReading:
+        scored = score(sample.text, row.prediction)
+        if isinstance(row, Prediction):
+            return ScoredReading(row.prediction, scored, row.confidence, row.runaway)
+        return ScoredReading(row.prediction, scored)
 
     return [
-        Line(
-            sample,
-            reading("base", sample),
-            reading("adapter", sample),
-            {reader: plain_reading(reader, sample) for reader in others},
-            text_was_trained,
-        )
-        for sample, text_was_trained in zip(
-            validation, find_trained([sample.text for sample in validation], trained), strict=True
-        )
+        Line(sample, {reader: reading(rows[sample.image_id], sample) for reader, rows in predictions.items()}, known)
+        for sample, known in zip(validation, find_trained([one.text for one in validation], trained), strict=True)
     ]
 
 

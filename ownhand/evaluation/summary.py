@@ -75,8 +75,8 @@ def _compare(lines: Sequence[Line], reader: str, name: str, params: EvaluatePara
 
 def _counts(lines: Sequence[Line], reader: str, name: str) -> list[tuple[int, int]]:
     if name == RUNAWAY:
-        return [(int((line.base if reader == "base" else line.adapter).prediction.runaway), 1) for line in lines]
-    return [RATES["cer" if name == UNSEEN else name](line.reading(reader).score) for line in lines]
+        return [(int(line.readings[reader].runaway), 1) for line in lines]
+    return [RATES["cer" if name == UNSEEN else name](line.readings[reader].score) for line in lines]
 
 
 def summarise(lines: Sequence[Line], rates: Sequence[Rate]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reader(lines: Sequence[Line], reader: str, by_name: dict[tuple[str, str], Rate]) -> dict[str, Any]:
-    scores = [line.reading(reader).score for line in lines]
+    scores = [line.readings[reader].score for line in lines]
     found: dict[str, Any] = {}
     for name in (*RATES, UNSEEN, RUNAWAY):
         rate = by_name.get((reader, name))

@@ -12,8 +12,7 @@ from typing import Any
 
 import regex
 
-from ownhand.evaluation.lenient import RULES
-from ownhand.evaluation.metrics import align, count_lenient_errors, micro_average
+from ownhand.evaluation.metrics import RULES, align, count_lenient_errors, micro_average
 from ownhand.evaluation.readings import Line, readers_of
 
 SCRIPTS = {
@@ -75,7 +74,7 @@ def by_script(lines: Sequence[Line]) -> list[dict[str, Any]]:
     errors: dict[str, Counter[str]] = {reader: Counter() for reader in readers}
     for line in lines:
         for number, reader in enumerate(readers):
-            for edit in align(line.sample.text, line.reading(reader).prediction.prediction):
+            for edit in align(line.sample.text, line.readings[reader].text):
                 if number == 0:
                     written.update(script_of(cluster) for cluster in edit.truth)
                 if edit.kind != "equal":
@@ -101,8 +100,7 @@ def by_leniency(lines: Sequence[Line]) -> list[dict[str, Any]]:
             row = {"rule": RULES[number - 1].name, "meaning": RULES[number - 1].meaning}
         for reader in readers_of(lines):
             counts = [
-                count_lenient_errors(line.sample.text, line.reading(reader).prediction.prediction, RULES[:number])
-                for line in lines
+                count_lenient_errors(line.sample.text, line.readings[reader].text, RULES[:number]) for line in lines
             ]
             row[f"{reader}_cer"] = micro_average(counts) if any(n for _, n in counts) else None
         rows.append(row)
@@ -137,7 +135,7 @@ def _grouped(lines: Sequence[Line], column: str, key: Callable[[Line], Any]) -> 
     for name, own in groups.items():
         row: dict[str, Any] = {column: name, "lines": len(own), "characters": sum(line.characters for line in own)}
         for reader in readers_of(lines):
-            scores = [line.reading(reader).score for line in own]
+            scores = [line.readings[reader].score for line in own]
             row[f"{reader}_cer"] = micro_average((score.character_errors, score.characters) for score in scores)
             row[f"{reader}_cer_median"] = statistics.median(score.cer for score in scores)
         rows.append(row)

@@ -26,7 +26,7 @@ SHOWN_DIGITS = 20
 
 
 @dataclass(frozen=True)
-class Line:
+class TranscribedLine:
     """A line of a page; line_id may be "", polygon is empty where the file gives no region.
 
     problem: why the line cannot be used, else "".
@@ -44,7 +44,7 @@ class TranscribedPage:
 
     image: str
     size: tuple[float, float] | None
-    lines: list[Line]
+    lines: list[TranscribedLine]
 
 
 class PageFileError(ValueError):
@@ -68,12 +68,12 @@ def descendants(element: Element, name: str) -> list[Element]:
 
 def read_line(
     element: Element, line_id: str, text: Callable[[Element], str], polygon: Callable[[Element], Points]
-) -> Line:
+) -> TranscribedLine:
     """The line of a TextLine, read by `text` and `polygon`; what is wrong with it is its `problem`, not the file's."""
     try:
-        return Line(line_id, text(element), polygon(element))
+        return TranscribedLine(line_id, text(element), polygon(element))
     except PageFileError as error:
-        return Line(line_id, "", (), str(error))
+        return TranscribedLine(line_id, "", (), str(error))
 
 
 def numbers(text: str) -> list[float]:

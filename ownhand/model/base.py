@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from ownhand.model.families import Family, read_family
+from ownhand.model.families import read_family
 from ownhand.model.four_bit import ExpertWeights
 from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
 from ownhand.model.sequence import SpecialTokens
@@ -26,7 +26,6 @@ class BaseModel:
     """
 
     folder: Path
-    family: Family
     tokenizer: Tokenizer
     special: SpecialTokens
     vision: VisionInput
@@ -44,7 +43,6 @@ class BaseModel:
         family, tokenizer = read_family(folder), read_tokenizer(folder)
         return cls(
             folder=folder,
-            family=family,
             tokenizer=tokenizer,
             special=special_tokens(tokenizer, family.prompt),
             vision=VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles),

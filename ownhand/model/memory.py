@@ -12,22 +12,25 @@ experts, with gradient checkpointing, batch 1 and 4): 0.994 to 0.998 of what was
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 from transformers import PreTrainedConfig
 
 from ownhand.model.adapter import add_adapter, lora_config, needs_pictures
 from ownhand.model.four_bit import ExpertWeights, quantise_experts, scale_bytes
-from ownhand.model.live_bytes import LiveBytes
-from ownhand.model.loading import DECODER_MODULES, VISION_MODULES, model_class, remove_modules
+from ownhand.model.loading import VISION_MODULES, model_class, remove_modules
 from ownhand.model.loss import sum_cross_entropy
 from ownhand.model.views import Views
 from ownhand.params import TrainParams
 
+GROUPED_MM = torch.ops.aten._grouped_mm.default
 ADAPTER_BYTES = 4  # of one adapter weight or gradient: float32, whatever the base model has
 OPTIMIZER_BYTES = 8  # AdamW's two moments in float32
 
@@ -97,15 +100,6 @@ def estimate_training(
         logits=with_logits - without,
         cache=tokens,
     )
-
-
-def estimate_encoding(config: PreTrainedConfig, dtype: torch.dtype, attn_implementation: str, views: Views) -> Memory:
-    """Peak of turning one picture into vision tokens; the decoder is not loaded."""
-    model = _hollow_model(config, dtype, attn_implementation, DECODER_MODULES)
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        _make_fake(model)
-        peak = _peak(model, lambda: _vision_tokens(model, dtype, views, 1))
-    return Memory(weights=_bytes(model), activations=peak)
 
 
 def estimate_transcription(
@@ -229,3 +223,41 @@ def _decoder(
     )
     logits: torch.Tensor = model.lm_head(output.last_hidden_state[:, -keep:])
     return logits
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all tensors that are alive: of `model` from the start, of everything that runs inside."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        self.known: dict[int, int] = {}
+        for tensor in [*model.parameters(), *model.buffers()]:
+            self._count(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = _grouped_mm(func, args, kwargs or {}) if func is GROUPED_MM else func(*args, **(kwargs or {}))
+        for value in tree_iter(output):
+            if isinstance(value, torch.Tensor):
+                self._count(value)
+        return output
+
+    def _count(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self.known:
+            self.known[key] = storage.nbytes()
+            self.live += storage.nbytes()
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self.live -= self.known.pop(key)
+
+
+def _grouped_mm(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The experts' matrix product: without content torch has it for bfloat16 only, with content for every dtype."""
+    dtype = args[0].dtype
+    if dtype == torch.bfloat16 or not isinstance(args[0], FakeTensor):
+        return func(*args, **kwargs)
+    return func(args[0].bfloat16(), args[1].bfloat16(), *args[2:], **kwargs).to(dtype)

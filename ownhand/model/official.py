@@ -182,29 +182,7 @@ def build_config(official: dict[str, Any], image_token_id: int) -> UnlimitedOcrC
         "patch_size": clip["patch_size"],
         "initializer_range": spread,
     }
-    text_config = {
-        name: language[name]
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "max_position_embeddings",
-            "n_routed_experts",
-            "n_shared_experts",
-            "num_experts_per_tok",
-            "moe_intermediate_size",
-            "first_k_dense_replace",
-            "topk_method",
-            "n_group",
-            "topk_group",
-            "bos_token_id",
-            "eos_token_id",
-        )
-        if name in language
-    }
+    text_config = {name: language[name] for name in _Language.model_fields.keys() - {"rope_theta"} if name in language}
     text_config |= {
         "rms_norm_eps": language.get("rms_norm_eps", 1e-6),
         "rope_parameters": {"rope_type": "default", "rope_theta": float(language.get("rope_theta", 10000.0))},

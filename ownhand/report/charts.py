@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 MAX_POINTS = 500  # of one drawn series; more cannot be told apart on a screen
 
@@ -48,6 +49,11 @@ class Curve:
     series: tuple[Series, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
+
+
+def end_of_axis(rows: Sequence[dict[str, Any]], readers: Sequence[str]) -> float:
+    """The highest CER of a table, for bars in its cells."""
+    return max(0.01, *(row[f"{reader}_cer"] or 0.0 for row in rows for reader in readers))
 
 
 def nice_ticks(highest: float, at_most: int = 5) -> list[float]:

@@ -5,15 +5,14 @@ Where the validation pages are too few for an interval and all pages together ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ownhand.evaluation.cross_validation import CrossValidation, by_fold, compare_with_validation
-from ownhand.evaluation.readings import READERS
+from ownhand.evaluation.readings import READERS, worst_first
 from ownhand.report import verdict
-from ownhand.report.charts import draw_bars
+from ownhand.report.charts import draw_bars, end_of_axis
 from ownhand.report.thumbnails import embed_pictures
 
 WORST_SHOWN = 6
@@ -93,23 +92,16 @@ def gather_folds(
         [(names[key], *(totals[key][end] for end in ("cer", "cer_low", "cer_high"))) for key in READERS]
     )
     rows = [{"name": f"{row['fold']}", **row} for row in by_fold(crossed)]
-    worst = sorted(
-        (line for line in crossed.lines if not line.adapter.score.exact),
-        key=lambda line: (-line.adapter.score.cer, -line.adapter.score.character_errors, line.sample.image_id),
-    )[:WORST_SHOWN]
+    worst = worst_first([line for line in crossed.lines if not line.adapter.score.exact])[:WORST_SHOWN]
     return {
         "folds": {
             "words": describe(summary, confidence_level),
             "bars": bars,
             "ticks": ticks,
             "readers": [{"key": key, "name": names[key]} for key in READERS],
-            "part": {"column": "Fold", "rows": rows, "end": _end_of_axis(rows)},
+            "part": {"column": "Fold", "rows": rows, "end": end_of_axis(rows, READERS)},
             "worst": worst,
             "fold_of": crossed.fold_of,
             "pictures": embed_pictures(worst, root) if worst else {},
         }
     }
-
-
-def _end_of_axis(rows: Sequence[dict[str, Any]]) -> float:
-    return max(0.01, *(float(row[f"{reader}_cer"]) for row in rows for reader in READERS))

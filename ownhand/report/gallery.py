@@ -11,16 +11,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
-
 from ownhand.evaluation.metrics import comparable, mark_differences
 from ownhand.evaluation.readings import READERS, Line
 from ownhand.files import write_text
-from ownhand.report.thumbnails import Picture, embed_pictures
-from ownhand.report.verdict import percent
+from ownhand.report.html_report import open_template
+from ownhand.report.thumbnails import Thumbnail, embed_pictures
 from ownhand.vision.probes import probe_samples
 
-TEMPLATE_FOLDER = Path(__file__).parent / "template"
 WIDTH_PX, MARGIN_PX = 720, 12
 TEXT_PX, LEADING_PX = 18, 26
 CHARACTERS_A_ROW = 60  # of a text of TEXT_PX in the width, with room to spare
@@ -28,15 +25,7 @@ CHARACTERS_A_ROW = 60  # of a text of TEXT_PX in the width, with room to spare
 
 def write_gallery(folder: Path, lines: Sequence[Line], root: Path) -> None:
     """`folder` anew, with one SVG file per probed line: its picture, the transcription, and what was read."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE_FOLDER, encoding="utf-8"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    template = environment.get_template("gallery.svg")
+    template = open_template("gallery.svg")
     probed = {sample.image_id for sample in probe_samples([line.sample for line in lines])}
     shown = [line for line in lines if line.sample.image_id in probed]
     pictures = embed_pictures(shown, root)
@@ -46,10 +35,10 @@ def write_gallery(folder: Path, lines: Sequence[Line], root: Path) -> None:
         readings = [
             (
                 {"base": "Base", "adapter": "Adapter"}[reader],
-                line.reading(reader).score.cer,
+                line.readings[reader].score.cer,
                 [
                     (kind, _printable(text))
-                    for kind, text in mark_differences(line.sample.text, line.reading(reader).prediction.prediction)
+                    for kind, text in mark_differences(line.sample.text, line.readings[reader].text)
                 ],
             )
             for reader in READERS
@@ -69,9 +58,9 @@ def write_gallery(folder: Path, lines: Sequence[Line], root: Path) -> None:
         write_text(folder / f"{line.sample.image_id}.svg", text)
 
 
-def _fitted(picture: Picture) -> Picture:
+def _fitted(picture: Thumbnail) -> Thumbnail:
     scale = min(1.0, (WIDTH_PX - 2 * MARGIN_PX) / picture.width)
-    return Picture(picture.uri, round(scale * picture.width), round(scale * picture.height))
+    return Thumbnail(picture.uri, round(scale * picture.width), round(scale * picture.height))
 
 
 def _printable(text: str) -> str:

@@ -23,13 +23,13 @@ from ownhand.evaluation.cross_validation import CrossValidation
 from ownhand.evaluation.examples import find_examples
 from ownhand.evaluation.metrics import comparable, count_confusions, count_wrong_characters, mark_differences
 from ownhand.evaluation.proof import find_problems
-from ownhand.evaluation.readings import Line, readers_of
+from ownhand.evaluation.readings import Line, readers_of, worst_first
 from ownhand.evaluation.summary import Rate
 from ownhand.evaluation.tables import by_hand, by_length, by_leniency, by_page, by_script
 from ownhand.files import write_text
 from ownhand.params import EvaluateParams
 from ownhand.report import crossed, verdict
-from ownhand.report.charts import draw_bars, draw_curve
+from ownhand.report.charts import draw_bars, draw_curve, end_of_axis
 from ownhand.report.records import gather_records
 from ownhand.report.thumbnails import embed_pictures
 from ownhand.samples import Sample
@@ -70,6 +70,11 @@ class ReportSources:
 
 def write_report(path: Path, sources: ReportSources) -> None:
     """The report as a self-contained HTML file; Refusal lists validation pictures that are missing."""
+    write_text(path, open_template("index.html").render(gather(sources)))
+
+
+def open_template(name: str) -> jinja2.Template:
+    """A template of ours: everything that it prints is escaped, and a variable that is missing is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE_FOLDER, encoding="utf-8"),
         autoescape=True,
@@ -79,7 +84,7 @@ def write_report(path: Path, sources: ReportSources) -> None:
     )
     environment.filters |= {"percent": verdict.percent, "interval": lambda ends: verdict.interval(ends.low, ends.high)}
     environment.filters |= {"visible": show_spaces, "count": verdict.count}
-    write_text(path, environment.get_template("index.html").render(gather(sources)))
+    return environment.get_template(name)
 
 
 def gather(sources: ReportSources) -> dict[str, Any]:
@@ -122,7 +127,7 @@ def _gather_rates(sources: ReportSources) -> dict[str, Any]:
         "measures": [(MEASURES[name], [rates.get((r["key"], name)) for r in readers]) for name in MEASURES],
         "leniency": by_leniency(lines),
         "breakdowns": [
-            {"title": title, "column": column, "rows": rows, "end": _end_of_axis(rows, lines)}
+            {"title": title, "column": column, "rows": rows, "end": end_of_axis(rows, readers_of(lines))}
             for title, column, rows in (
                 ("By length of the line", "Characters", [_named_length(row) for row in by_length(lines)]),
                 ("By script", "Script", [{"name": row["script"], **row} for row in by_script(lines)]),
@@ -137,15 +142,8 @@ def _named_length(row: dict[str, Any]) -> dict[str, Any]:
     return {"name": f"{row['characters_from']}–{row['characters_to']}", **row}
 
 
-def _end_of_axis(rows: Sequence[dict[str, Any]], lines: Sequence[Line]) -> float:
-    return max(0.01, *(row[f"{reader}_cer"] or 0.0 for row in rows for reader in readers_of(lines)))
-
-
 def _gather_lines(sources: ReportSources) -> dict[str, Any]:
-    lines = sorted(
-        sources.lines,
-        key=lambda line: (-line.adapter.score.cer, -line.adapter.score.character_errors, line.sample.image_id),
-    )
+    lines = worst_first(sources.lines)
     pages = by_page(lines)
     return {
         "lines": lines,
@@ -156,12 +154,12 @@ def _gather_lines(sources: ReportSources) -> dict[str, Any]:
         "comparable": comparable,
         "pages": pages,
         "page_names": name_pages(lines),
-        "pages_end": _end_of_axis(pages, lines),
+        "pages_end": end_of_axis(pages, readers_of(lines)),
     }
 
 
 def _gather_errors(sources: ReportSources) -> dict[str, Any]:
-    pairs = [(line.sample.text, line.adapter.prediction.prediction) for line in sources.lines]
+    pairs = [(line.sample.text, line.adapter.text) for line in sources.lines]
     confusions = count_confusions(pairs)
     characters = find_hard_characters(sources.samples, pairs)
     hard_and_rare = sorted(

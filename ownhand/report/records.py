@@ -6,7 +6,6 @@ what has changed since it was written.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -44,7 +43,7 @@ def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
     """The template's variables about data, training and settings of the repository at `root`."""
     metrics = root / "metrics"
     train = read_json(metrics / "train.json")
-    rejected = read_csv(metrics / "rejected.csv")
+    rejected = files.read_table(metrics / "rejected.csv")
     readiness = read_json(metrics / "readiness.json").get("findings", [])
     return {
         "curve": read_curves(metrics / "curves", "*_loss.csv", "loss"),
@@ -88,7 +87,9 @@ def embed_contact_sheet(folder: Path) -> dict[str, Any] | None:
 def read_curves(folder: Path, pattern: str, column: str, scale: float = 1.0) -> Curve | None:
     """One series per CSV file (step, `column` times `scale`), named after the file; None without a drawable one."""
     series = {
-        path.stem.replace("_", " "): [(float(row["step"]), scale * float(row[column])) for row in read_csv(path)]
+        path.stem.replace("_", " "): [
+            (float(row["step"]), scale * float(row[column])) for row in files.read_table(path)
+        ]
         for path in sorted(folder.glob(pattern))
     }
     return draw_curve(series)
@@ -100,19 +101,11 @@ def count_splits(samples: Sequence[Sample]) -> list[dict[str, Any]]:
     for split, name in (("train", "Training"), ("val", "Validation")):
         own = [sample for sample in samples if sample.split == split]
         row: dict[str, Any] = {"name": name, "samples": len(own)}
-        row["pages"] = len({(sample.hand, sample.page) for sample in own})
+        row["pages"] = len({sample.place for sample in own})
         row["hands"] = sorted({sample.hand for sample in own if sample.hand})
         row["characters"] = sum(len(grapheme_clusters(comparable(sample.text))) for sample in own)
         rows.append(row)
     return rows
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file by column; none without the file."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ QUALITY = 74
 
 
 @dataclass(frozen=True)
-class Picture:
+class Thumbnail:
     """An embedded picture: data URI, size in pixels."""
 
     uri: str
@@ -31,7 +31,7 @@ class Picture:
     height: int
 
 
-def embed_pictures(lines: Sequence[Line], root: Path) -> dict[str, Picture]:
+def embed_pictures(lines: Sequence[Line], root: Path) -> dict[str, Thumbnail]:
     """Pictures by image id, as reduced JPEGs; where the bytes for all are spent, the last lines go without.
 
     Raises Refusal that lists every picture which is missing.
@@ -41,7 +41,7 @@ def embed_pictures(lines: Sequence[Line], root: Path) -> dict[str, Picture]:
         raise Refusal(f"validation pictures are missing: {', '.join(missing)}; run `dvc repro prepare` again")
     smallest, largest = ONE_BYTES
     allowed = min(largest, max(smallest, ALL_BYTES // len(lines)))
-    pictures: dict[str, Picture] = {}
+    pictures: dict[str, Thumbnail] = {}
     spent = 0
     with ThreadPoolExecutor() as threads:  # Pillow works outside Python's lock
         reduced = threads.map(lambda line: _reduce(root / line.sample.image_path, allowed), lines)
@@ -49,7 +49,7 @@ def embed_pictures(lines: Sequence[Line], root: Path) -> dict[str, Picture]:
         for line, (jpeg, size) in zip(lines, progress, strict=True):
             spent += len(jpeg)
             if spent <= ALL_BYTES:
-                pictures[line.sample.image_id] = Picture(_data_uri(jpeg), *size)
+                pictures[line.sample.image_id] = Thumbnail(_data_uri(jpeg), *size)
     return pictures
 
 

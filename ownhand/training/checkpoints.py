@@ -17,8 +17,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ownhand import processes
-from ownhand.files import flush_folder, hash_value, write_json
-from ownhand.runtime import hash_file
+from ownhand.files import flush_folder, hash_file, hash_value, write_json
 
 MARKER = "COMPLETE"  # written last
 DAMAGED = ".damaged"  # what a folder that was set aside is called behind its name

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ownhand.vision.store import TokenStore
+from ownhand.vision.encoding import TokenStore
 
 
 def tokens(seed: int) -> torch.Tensor:

@@ -34,6 +34,7 @@ from ownhand.model.adapter import (
     read_adapter_config,
     read_adapter_weights,
     to_official,
+    weaken,
 )
 from ownhand.model.families import AGAIN, OFFICIAL_MODEL_TYPE, read_family
 from ownhand.model.loading import SMALL_FILES, find_model, load_base_model
@@ -79,7 +80,7 @@ def export_merged(params: Params, adapter: Path, target: Path, evaluation: dict[
     dtype = DTYPES[params.model.dtype]
     check_disk(target.parent, count_parameters(base) * dtype.itemsize)
     model = load_base_model(params.model.name_or_path, params.model.revision, dtype=dtype)
-    adapted: Any = load_adapter(model, adapter)
+    adapted: Any = load_adapter(model, adapter, params.transcribe.adapter_strength)
     merged: PreTrainedModel = adapted.merge_and_unload()
     config.pop("auto_map", None)  # it names the repository's own code, which is neither used nor copied here
     config["torch_dtype"] = config["language_config"]["torch_dtype"] = params.model.dtype
@@ -97,6 +98,7 @@ def export_adapter(params: Params, adapter: Path, target: Path, evaluation: dict
     """The adapter under official tensor names. Refusal for an adapter that changes more than the decoder."""
     config = read_adapter_config(adapter)
     weights = to_official(read_adapter_weights(adapter), config.r)
+    weaken(weights.items(), params.transcribe.adapter_strength)
     config.target_modules, config.target_parameters = official_modules(weights), None
     check_disk(target.parent, sum(tensor.nbytes for tensor in weights.values()))
     with write_folder(target) as unfinished:

@@ -270,6 +270,9 @@ class TranscribeParams(Group):
     no_repeat_ngram_size: int = Field(
         default=35, ge=0, le=1_000_000, description="the one repetition guard; 0 switches it off"
     )
+    adapter_strength: float = Field(
+        default=1.0, gt=0, le=1, description="share of what the adapter adds; below 1 more of print stays readable"
+    )
     batch_size: int = Field(default=16, ge=1, le=100_000, description="pictures read at once")
     expert_weights: Literal["as_is", "nf4"] = Field(
         default="as_is", description="nf4: the routed experts in 4 bits, where memory is short; reads more slowly"

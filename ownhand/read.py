@@ -78,7 +78,7 @@ class Reader:
         self.params, self.base = params, BaseModel.open(params)
         self.model: Any = self.base.load(device, expert_weights=params.transcribe.expert_weights)
         if adapter is not None:  # before pictures are seen: an adapter may change the vision tower too
-            self.model = load_adapter(self.model, adapter)
+            self.model = load_adapter(self.model, adapter, params.transcribe.adapter_strength)
 
     def read(self, images: Sequence[Image.Image]) -> list[Reading]:
         """One reading per upright RGB picture, in order."""

@@ -49,7 +49,7 @@ def main() -> None:
     sees_anew = changes_vision(ADAPTER)
     base = BaseModel.open(params)
     loaded = base.load(device, vision=sees_anew, expert_weights=params.transcribe.expert_weights)
-    model = load_adapter(loaded, ADAPTER)
+    model = load_adapter(loaded, ADAPTER, params.transcribe.adapter_strength)
     see: Callable[[str], torch.Tensor] = cache.tokens
     if sees_anew:
         pictures, probes = Pictures(samples, base.vision, params.encode), probe_pictures(samples)

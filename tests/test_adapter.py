@@ -190,6 +190,25 @@ def test_a_saved_adapter_reads_as_it_was(
     assert changes_vision(tmp_path) is needs_pictures(targets)
 
 
+@pytest.mark.parametrize("targets", [["attention", "mlp"], ["experts"]])
+def test_half_an_adapter_adds_half_to_every_weight(
+    tmp_path: Path, model_folder: Path, special: SpecialTokens, cache: FeatureCache, targets: list[str]
+) -> None:
+    train_a_little(model_folder, targets, tmp_path)
+    tokens = cache.tokens("00001")
+    plain = load_base_model(str(model_folder), dtype=torch.float32)
+    before = {name: weight.clone() for name, weight in plain.named_parameters()}
+    whole, half = (
+        load_adapter(load_base_model(str(model_folder), dtype=torch.float32), tmp_path, strength).merge_and_unload()
+        for strength in (1.0, 0.5)
+    )
+    changed = 0
+    for (name, full), weight in zip(whole.named_parameters(), half.parameters(), strict=True):
+        assert torch.allclose(weight - before[name], (full - before[name]) / 2, atol=1e-6), name
+        changed += not torch.equal(weight, before[name])
+    assert changed and not torch.allclose(logits(whole, tokens, special), logits(half, tokens, special), atol=1e-4)
+
+
 def test_an_adapter_of_the_vision_tower_changes_vision_tokens_and_needs_the_tower(
     tmp_path: Path, model_folder: Path, pictures: list[Image.Image], vision: VisionInput
 ) -> None:

@@ -29,7 +29,7 @@ from ownhand.model.adapter import (
 from ownhand.model.loading import load_base_model
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
 from ownhand.model.views import VisionInput
-from ownhand.params import Params, read_params
+from ownhand.params import Params, TranscribeParams, read_params
 from ownhand.vision.features import FeatureCache, compute_vision_tokens
 
 ROOT = Path(__file__).parent.parent
@@ -79,12 +79,13 @@ def test_the_merged_model_reads_as_base_and_adapter(
     targets: list[str],
 ) -> None:
     params = parameters(model_folder, targets)
+    params = params.model_copy(update={"transcribe": TranscribeParams(adapter_strength=0.6)})
     train_a_little(params, tmp_path / "adapter")
     export_merged(params, tmp_path / "adapter", tmp_path / "merged", EVALUATION)
     base = load_base_model(str(model_folder), dtype=torch.float32)
     views = vision.views(pictures[0])
     plain = logits(base, compute_vision_tokens(base, views), special)
-    adapted: Any = load_adapter(base, tmp_path / "adapter")
+    adapted: Any = load_adapter(base, tmp_path / "adapter", 0.6)
     expected = logits(adapted, compute_vision_tokens(adapted, views), special)
     merged = load_base_model(str(tmp_path / "merged"), dtype=torch.float32)
     found = logits(merged, compute_vision_tokens(merged, views), special)
@@ -123,14 +124,15 @@ def test_the_official_adapter_comes_back(
     tmp_path: Path, model_folder: Path, special: SpecialTokens, cache: FeatureCache, targets: list[str]
 ) -> None:
     params = parameters(model_folder, targets)
+    params = params.model_copy(update={"transcribe": TranscribeParams(adapter_strength=0.6)})
     train_a_little(params, tmp_path / "adapter")
     export_adapter(params, tmp_path / "adapter", tmp_path / "official", EVALUATION)
     with safe_open(tmp_path / "official/adapter_model.safetensors", "pt") as file:
         assert all(name.startswith("base_model.model.model.layers.") for name in file.keys())  # noqa: SIM118
     tokens = cache.tokens("00001")
     read = [
-        logits(load_adapter(load_base_model(str(model_folder), dtype=torch.float32), tmp_path / name), tokens, special)
-        for name in ("adapter", "official")
+        logits(load_adapter(load_base_model(str(model_folder), dtype=torch.float32), folder, 0.6), tokens, special)
+        for folder in (tmp_path / "adapter", tmp_path / "official")
     ]
     assert torch.equal(read[0], read[1])
 

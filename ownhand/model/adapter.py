@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
@@ -109,11 +109,28 @@ def save_adapter(model: PeftModel, folder: Path, name_or_path: str) -> None:
     model.save_pretrained(str(folder), save_embedding_layers=False)
 
 
-def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Base model and trained adapter, in evaluation mode. Refusal when the folder holds no adapter that fits."""
+def load_adapter(model: PreTrainedModel, folder: Path, strength: float = 1.0) -> PeftModel:
+    """Base model and trained adapter, in evaluation mode; `strength` as for `weaken`.
+
+    An adapter under official names has its strength in its weights already, as the export writes it.
+    Refusal when the folder holds no adapter that fits.
+    """
     adapted = _adapt(model, read_adapter_config(folder))
     load_adapter_weights(adapted, folder)
+    if not any(name.startswith(OFFICIAL_PREFIX) for name in _weight_names(folder)):
+        weaken(adapted.named_parameters(), strength)
     return adapted.eval()
+
+
+@torch.no_grad()
+def weaken(weights: Iterable[tuple[str, torch.Tensor]], strength: float) -> None:
+    """Multiply, in place, all that an adapter adds to the base model; 1 leaves it as it was trained.
+
+    The names may be native or official. Scaled are LoRA's second matrices: no engine has to know of it.
+    """
+    for name, weight in weights:
+        if ".lora_B." in name:
+            weight.mul_(strength)
 
 
 def load_adapter_weights(model: PeftModel, folder: Path) -> None:

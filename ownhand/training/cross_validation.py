@@ -22,6 +22,7 @@ from transformers import set_seed
 
 from ownhand import processes
 from ownhand.errors import Refusal
+from ownhand.model.adapter import weaken
 from ownhand.model.base import BaseModel
 from ownhand.model.reading import disabled, read_samples
 from ownhand.params import Params
@@ -150,6 +151,7 @@ def _train_fold(model: PeftModel, datasets: Datasets, params: Params, unfinished
     trainer = create_trainer(model, datasets, params, unfinished)
     before = trainer.mean_loss(datasets.val)
     train(trainer)
+    weaken(model.named_parameters(), params.transcribe.adapter_strength)
     return {
         "trained": sorted({example.image_id for example in datasets.train.examples}),
         "held_out": sorted({example.image_id for example in datasets.val.examples}),

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch.utils.data import IterableDataset, get_worker_info
 
 from demo.drawing import draw_line, lacks, random_hand
-from demo.shape import CYRILLIC, VIEW_SIZES, build_tokenizer
+from demo.shape import CYRILLIC, MAX_LENGTH, VIEW_SIZES, build_tokenizer
 from ownhand.images import paper_colour
 from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from ownhand.model.loading import special_tokens
@@ -23,7 +23,6 @@ from ownhand.model.sequence import SpecialTokens, build_training_ids, pad_batch
 from ownhand.model.views import ViewSizes, make_views
 
 LATIN = "abcdefghijklmnopqrstuvwxyz"
-MAX_LENGTH = 64  # characters
 MAX_TILES = 16
 KEPT = 256  # drawn lines that are shown a second time: drawing takes nearly as long as learning
 CHARACTERS_PER_TILE = (2.0, 4.5)  # a tile costs the same however little stands on it

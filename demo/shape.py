@@ -44,9 +44,9 @@ A small model of DeepSeek-OCR's own architecture in the official file layout, at
 the whole pipeline can run anywhere. `demo/pretrain.py` makes it.
 
 **Trained on** drawn text only, in the fonts of `demo/fonts/printed` and `demo/fonts/handwritten`: words of nine
-languages (62 % Russian; wordfreq's lists), pieces of lines and random strings, of up to 64 characters. It began with the
-weights of a smaller demo base model, itself trained on 432,000 lines of up to 28 characters, and saw {steps:,} batches of
-{batch_size} lines more, each drawn line twice.
+languages (62 % Russian; wordfreq's lists), pieces of lines and random strings, of up to 64 characters. It began with
+the weights of a smaller demo base model, itself trained on 432,000 lines of up to 28 characters, and saw {steps:,}
+batches of {batch_size} lines more, each drawn line twice.
 
 **It reads** single short lines, print better than handwriting. **It does not read** whole pages, tables, formulas, or
 other scripts than Cyrillic and Latin. It has seen no photograph of real handwriting.

@@ -1,6 +1,6 @@
 """Kills the pipeline, again and again, and compares what comes out in the end with an uninterrupted run, bit for bit.
 
-    python -m benchmarks.kills [--random 100] [--renames 60] [--stages train cross_validate] [--seed 7] [--folder FOLDER]
+    python -m benchmarks.kills [--random 100] [--renames 60] [--stages train encode] [--seed 7] [--folder FOLDER]
 
 Works on a copy of this repository with eight lines on four pages and a few optimizer steps, so that a round takes
 seconds. Two kinds of kills (SIGKILL):
@@ -302,7 +302,7 @@ def end(bench: Bench, stage: str) -> list[str]:
 def kill_at_random(bench: Bench, kills: int, seconds: float, seed: int) -> None:
     """Kill `dvc repro` and all its processes `kills` times, some times before each end."""
     while (done := count(bench.results(), RANDOM)) < kills:
-        rng = random.Random(f"{seed} {done}")
+        rng = random.Random(f"{seed} {len(bench.results())}")
         bench.begin_at(STAGES[0])
         moments = []
         for _ in range(min(KILLS_PER_ROUND, kills - done)):

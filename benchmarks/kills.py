@@ -1,6 +1,6 @@
 """Kills the pipeline, again and again, and compares what comes out in the end with an uninterrupted run, bit for bit.
 
-    python -m benchmarks.kills [--random 100] [--renames 60] [--stages train cross_validate] [--seed 7] [--folder EMPTY]
+    python -m benchmarks.kills [--random 100] [--renames 60] [--stages train encode] [--seed 7] [--folder FOLDER]
 
 Works on a copy of this repository with eight lines on four pages and a few optimizer steps, so that a round takes
 seconds. Two kinds of kills (SIGKILL):
@@ -11,12 +11,15 @@ renames   one stage under `dvc repro`, or the export, exactly before or behind o
 
 After each kill the same command is given again. A difference in any output, a temporary file or unfinished work that
 is left over, or a command that does not come to its end is printed; the exit code is then 1. The seed is printed, too.
+
+With a folder each result is written there at once, and the same command goes on where an earlier one was ended.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import random
 import shutil
@@ -26,17 +29,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from ownhand.files import hash_file
+from ownhand.files import hash_file, write_json
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("p01", "p02", "p03", "p05")
 LINES_PER_PAGE = 2
 STAGES = ("prepare", "check", "encode", "train", "transcribe", "cross_validate", "evaluate")
+RENAMES, RANDOM = "at renames", "at random moments"
 EXPORT = "export"  # no stage, but it writes, too
 STORES = ("prepare", "encode")  # what they keep beside the outputs is not unfinished
 KILLS_PER_ROUND = 6  # of the random ones
@@ -103,19 +108,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--stages", nargs="+", choices=(*STAGES, EXPORT), default=[*STAGES, EXPORT], help="of the latter"
     )
     parser.add_argument("--seed", type=int, default=None, help="drawn and printed by default")
-    parser.add_argument("--folder", type=Path, default=None, help="where to work; by default a temporary one")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="where to work and to go on; by default a temporary one"
+    )
     options = parser.parse_args(arguments)
     if os.name == "nt":
         parser.error("Windows has no SIGKILL")
     seed = random.SystemRandom().randrange(10_000) if options.seed is None else options.seed
-    print(f"kills: seed {seed}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(options.folder or Path(temporary))
-        seconds, places = bench.run_uninterrupted(options.stages)
-        problems = kill_at_renames(bench, places, options.renames, random.Random(seed))
-        problems += kill_at_random(bench, options.random, seconds, random.Random(seed))
-    print(f"kills: {len(problems)} problem(s)" + "".join(f"\n  {problem}" for problem in problems))
+        seed, seconds, places = bench.run_uninterrupted(seed)
+        print(f"kills: seed {seed}, {len(bench.results())} results so far", flush=True)
+        kill_at_renames(bench, [place for place in places if place.stage in options.stages], options.renames, seed)
+        kill_at_random(bench, options.random, seconds, seed)
+        results = bench.results()
+    problems = [f"{result['what']}: {problem}" for result in results for problem in result["problems"]]
+    counted = " and ".join(f"{count(results, kind)} {kind}" for kind in (RENAMES, RANDOM))
+    print(f"kills: {counted}; {len(problems)} problem(s)" + "".join(f"\n  {problem}" for problem in problems))
     return 1 if problems else 0
+
+
+def count(results: Sequence[dict[str, Any]], kind: str) -> int:
+    """Kills of one kind."""
+    return sum(result["kills"] for result in results if result["kind"] == kind)
 
 
 class Bench:
@@ -125,6 +140,11 @@ class Bench:
         self.folder = folder
         self.work = folder / "work"
         self.after: dict[str, dict[str, str]] = {}  # stage -> the outputs that there are behind it
+        self.whole = folder / "uninterrupted.json"
+        if self.whole.exists():
+            return
+        for left in (self.work, folder / "hook", *map(self.state, (*STAGES, EXPORT))):
+            shutil.rmtree(left, ignore_errors=True)
         (folder / "hook").mkdir(parents=True)
         (folder / "hook/sitecustomize.py").write_text(HOOK, encoding="utf-8")
         self._copy_repository()
@@ -159,19 +179,41 @@ class Bench:
         identity = ["-c", "user.name=kills", "-c", "user.email=kills@example.org"]
         subprocess.run(["git", *identity, "commit", "-qm", "copy"], cwd=self.work, env=environment(), check=True)
 
-    def run_uninterrupted(self, stages: Sequence[str]) -> tuple[float, list[Place]]:
-        """Run everything once, leaving a state before every program; (seconds, the renames of `stages`)."""
+    def run_uninterrupted(self, seed: int) -> tuple[int, float, list[Place]]:
+        """Run everything once, leaving a state before every program, or take what an earlier call has left.
+
+        (seed, seconds, all renames); the seed is that of the earlier call, if there was one.
+        """
+        if self.whole.exists():
+            found = json.loads(self.whole.read_bytes())
+            self.after = found["after"]
+            return found["seed"], found["seconds"], [Place(**place) for place in found["places"]]
         started, places = time.monotonic(), []
         for stage in (*STAGES, EXPORT):
             shutil.copytree(self.work, self.state(stage), symlinks=True)
             journal = self.folder / f"renames-{stage}"
+            journal.unlink(missing_ok=True)
             self.finish(command(stage), f"{module(stage)}|0||{journal}")
             targets = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
-            if stage in stages:
-                places += [Place(stage, number, target) for number, target in enumerate(targets, start=1)]
+            places += [Place(stage, number, target) for number, target in enumerate(targets, start=1)]
             self.after[stage] = self.outputs()
             print(f"kills: {stage} without a kill, {len(targets)} renames", flush=True)
-        return time.monotonic() - started, places
+        seconds = time.monotonic() - started
+        whole = {"seed": seed, "seconds": seconds, "places": list(map(asdict, places)), "after": self.after}
+        write_json(self.whole, whole)
+        return seed, seconds, places
+
+    def results(self) -> list[dict[str, Any]]:
+        """What came of each kill, or round of kills, so far: kind, kills, what, problems."""
+        path = self.folder / "results.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    def record(self, kind: str, kills: int, what: str, problems: list[str]) -> None:
+        """Say and keep a result."""
+        with (self.folder / "results.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "kills": kills, "what": what, "problems": problems}) + "\n")
+        done = count(self.results(), kind)
+        print(f"kills: {done} {kind}: {what}: {'; '.join(problems) or 'the same'}", flush=True)
 
     def state(self, stage: str) -> Path:
         """The folder as it was before `stage`."""
@@ -234,21 +276,18 @@ def environment() -> dict[str, str]:
     return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
 
 
-def kill_at_renames(bench: Bench, places: Sequence[Place], kills: int, rng: random.Random) -> list[str]:
+def kill_at_renames(bench: Bench, places: Sequence[Place], kills: int, seed: int) -> None:
     """Kill before or behind `kills` renames, the places in a random order and all before one comes again."""
-    problems = []
+    rng = random.Random(seed)
     order: list[tuple[Place, str]] = []
     while len(order) < kills and places:
         order += [(place, rng.choice(("before", "behind"))) for place in rng.sample(list(places), len(places))]
-    for done, (place, when) in enumerate(order[:kills], start=1):
+    for place, when in order[count(bench.results(), RENAMES) : kills]:
         bench.begin_at(place.stage)
         killed = bench.start(command(place.stage), f"{module(place.stage)}|{place.number}|{when}|")
-        what = f"{place.stage}, {when} rename {place.number} ({place.target})"
         found = [] if killed.wait() else ["the kill did not happen"]
         found += end(bench, place.stage)
-        print(f"kills: {done} at renames: {what}: {'; '.join(found) or 'the same'}", flush=True)
-        problems += [f"{what}: {problem}" for problem in found]
-    return problems
+        bench.record(RENAMES, 1, f"{place.stage}, {when} rename {place.number} ({place.target})", found)
 
 
 def end(bench: Bench, stage: str) -> list[str]:
@@ -260,28 +299,24 @@ def end(bench: Bench, stage: str) -> list[str]:
     return bench.compare(stage)
 
 
-def kill_at_random(bench: Bench, kills: int, seconds: float, rng: random.Random) -> list[str]:
+def kill_at_random(bench: Bench, kills: int, seconds: float, seed: int) -> None:
     """Kill `dvc repro` and all its processes `kills` times, some times before each end."""
-    problems: list[str] = []
-    done = 0
-    while done < kills:
+    while (done := count(bench.results(), RANDOM)) < kills:
+        rng = random.Random(f"{seed} {len(bench.results())}")
         bench.begin_at(STAGES[0])
         moments = []
         for _ in range(min(KILLS_PER_ROUND, kills - done)):
             run = bench.start(["dvc", "repro"])
-            moments.append(rng.uniform(0, 0.5 * seconds))
+            moment = rng.uniform(0, 0.5 * seconds)
             try:
-                run.wait(moments[-1])
+                run.wait(moment)
                 break  # it was done before
             except subprocess.TimeoutExpired:
                 os.killpg(run.pid, signal.SIGKILL)
                 run.wait()
-                done += 1
-        found = end(bench, STAGES[-1])
+                moments.append(moment)
         what = "at " + ", ".join(f"{moment:.1f}" for moment in moments) + " s"
-        print(f"kills: {done} at random moments: {what}: {'; '.join(found) or 'the same'}", flush=True)
-        problems += [f"{what}: {problem}" for problem in found]
-    return problems
+        bench.record(RANDOM, len(moments), what, end(bench, STAGES[-1]))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,14 @@ expensive, and a warning that reads differently today re-runs nothing.
 
 from ownhand.checks.readiness import report_readiness
 from ownhand.errors import run_stage
+from ownhand.inputs import Inputs
+
+
+def main() -> None:
+    inputs = Inputs.of("check")
+    report_readiness()
+    inputs.refuse_edits()
+
 
 if __name__ == "__main__":
-    run_stage(report_readiness)
+    run_stage(main)

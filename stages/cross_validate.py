@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ownhand.errors import run_stage
 from ownhand.files import write_json, write_text
+from ownhand.inputs import Inputs
 from ownhand.params import Params, read_params
 from ownhand.samples import read_metadata
 from ownhand.training.folds import assign_folds
@@ -28,16 +29,17 @@ OUTPUT = Path("data/cross_validation")
 
 
 def main() -> None:
+    inputs = Inputs.of("cross_validate")
     params = read_params()
     if params.evaluate.folds:
-        validate(params)
+        validate(params, inputs)
         return
     shutil.rmtree(OUTPUT, ignore_errors=True)
     write_json(OUTPUT / "folds.json", {"folds": 0})
     print("cross_validate: evaluate.folds is 0, nothing to do")
 
 
-def validate(params: Params) -> None:
+def validate(params: Params, inputs: Inputs) -> None:
     """Train and read all folds, and write what came out."""
     samples = read_metadata()
     folds = assign_folds(samples, params.evaluate.folds)  # refuses before anything is loaded
@@ -54,6 +56,7 @@ def validate(params: Params) -> None:
         base, adapter, records = cross_validate(samples, folds, params, FEATURES, unfinished, device)
         if processes.number():
             return
+        inputs.refuse_edits()
         shutil.rmtree(OUTPUT, ignore_errors=True)
         write_text(OUTPUT / "base.jsonl", json_lines(base))
         write_text(OUTPUT / "adapter.jsonl", json_lines(adapter))

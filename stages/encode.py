@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ownhand import processes
 from ownhand.errors import run_stage
+from ownhand.inputs import Inputs
 from ownhand.model.base import BaseModel
 from ownhand.model.views import Views
 from ownhand.params import Params, read_params
@@ -84,11 +85,13 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
 
 
 def main() -> None:
+    inputs = Inputs.of("encode")
     params = read_params()
     if start_processes("stages.encode", params.runtime.processes):
         return
     closing = encode(read_metadata(), params)
     if processes.number() == 0:
+        inputs.refuse_edits()
         print(closing)
 
 

@@ -30,6 +30,7 @@ from ownhand.evaluation.readings import PREDICTIONS, own_files, read_lines
 from ownhand.evaluation.summary import compare_rates, headline, rounded, summarise
 from ownhand.evaluation.written import write_confusions, write_lines, write_tables
 from ownhand.files import write_json
+from ownhand.inputs import Inputs
 from ownhand.params import EvaluateParams, read_params
 from ownhand.report.gallery import write_gallery
 from ownhand.report.html_report import ReportSources, write_report
@@ -64,8 +65,10 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
 
 
 def main() -> None:
+    inputs = Inputs.of("evaluate")
     params = read_params().evaluate
     summary = evaluate(Path(), params)
+    inputs.refuse_edits()
     few = f" ({summary['n_pages']} page(s) are too few to say more)" if summary["n_pages"] < params.min_pages else ""
     print(
         f"evaluate: read 2 x {summary['n_lines']} predictions of {summary['n_pages']} page(s), refused 0; "

@@ -20,6 +20,7 @@ from ownhand.dataset.conversion_cache import open_cache
 from ownhand.dataset.preparation import prepare
 from ownhand.errors import run_stage
 from ownhand.images import ImageLimits
+from ownhand.inputs import Inputs
 from ownhand.params import read_params
 from ownhand.samples import PROCESSED
 
@@ -30,9 +31,12 @@ METRICS = Path("metrics")
 def main() -> None:
     from ownhand.model.fit import SequenceLimit  # not above: processes that convert pictures import this module
 
+    inputs = Inputs.of("prepare")
     params = read_params()
     with open_cache(ImageLimits.of(params.prepare)) as cache:
-        print(prepare(RAW, PROCESSED, METRICS, params.prepare, SequenceLimit.of(params), cache=cache))
+        closing = prepare(RAW, PROCESSED, METRICS, params.prepare, SequenceLimit.of(params), cache=cache)
+    inputs.refuse_edits()
+    print(closing)
 
 
 if __name__ == "__main__":

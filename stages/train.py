@@ -24,6 +24,7 @@ from transformers import set_seed
 from ownhand import processes
 from ownhand.errors import run_stage
 from ownhand.files import write_folder, write_json, write_text
+from ownhand.inputs import Inputs
 from ownhand.model.adapter import save_adapter
 from ownhand.model.base import BaseModel
 from ownhand.params import Params, read_params
@@ -49,6 +50,7 @@ CURVES = Path("metrics/curves")
 
 
 def main() -> None:
+    inputs = Inputs.of("train")
     params = read_params()
     if start_processes("stages.train", params.runtime.processes):
         return
@@ -66,6 +68,7 @@ def main() -> None:
         metrics["selected_step"] = selected
         if processes.number():
             return
+        inputs.refuse_edits()
         save(trainer, metrics, params)
     print(
         f"train: read {len(datasets.train)} training views of {metrics['train_lines']} lines and {len(datasets.val)} "

@@ -22,6 +22,7 @@ from peft import PeftModel
 from ownhand import processes
 from ownhand.errors import run_stage
 from ownhand.files import write_text
+from ownhand.inputs import Inputs
 from ownhand.model.adapter import changes_vision, load_adapter
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
@@ -41,6 +42,7 @@ PREDICTIONS = Path("data/predictions")
 
 
 def main() -> None:
+    inputs = Inputs.of("transcribe")
     params = read_params()
     if start_processes("stages.transcribe", params.runtime.processes):
         return
@@ -81,6 +83,7 @@ def main() -> None:
         probes_read = read_probes(model, samples, tokens_of, base, params.transcribe)
         if processes.number():
             return
+        inputs.refuse_edits()
         for reader, read in rows.items():
             write_text(PREDICTIONS / f"{reader}.jsonl", json_lines(read))
         write_text(PREDICTIONS / "probes.jsonl", probes_read)

@@ -39,6 +39,7 @@ LAYERS = (
         "processes.py",
         "progress.py",
         "images.py",
+        "inputs.py",
         "samples.py",
     },
     {"ground_truth"},
@@ -59,7 +60,13 @@ LAYERS = (
 )
 # Modules that decide no result: an edit of a message or of a range must not train anything anew. The values of the
 # parameters are watched by DVC themselves.
-DECIDES_NOTHING = {"ownhand/__init__.py", "ownhand/errors.py", "ownhand/params.py", "stages/__init__.py"}
+DECIDES_NOTHING = {
+    "ownhand/__init__.py",
+    "ownhand/errors.py",
+    "ownhand/inputs.py",
+    "ownhand/params.py",
+    "stages/__init__.py",
+}
 # Parameters that a module in the closure reads on behalf of other stages.
 NOT_READ_BY = {"prepare": {"model.dtype", "model.attn_implementation"}}  # it needs the small files of the base model
 SMALL_FILES = {"models/base/config.json", "models/base/processor_config.json", "models/base/tokenizer.json"}

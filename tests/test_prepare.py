@@ -528,6 +528,14 @@ def test_the_stage_ends_with_one_line_or_with_a_message_and_exit_code_1(
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("prepare: read 12 rows and 12 images; wrote 9 train + 3 val samples (3 + 1 pages); ")
     assert last.endswith("rejected 0 (metrics/rejected.csv)")
+    shutil.copyfile(ROOT / "dvc.yaml", "dvc.yaml")
+    split = stages.prepare.prepare
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(
+            stages.prepare, "prepare", lambda *a, **more: (Path("data/raw/new.jpg").touch(), split(*a, **more))
+        )
+        run_stage(stages.prepare.main)
+    assert "data/raw/new.jpg changed while prepare ran" in capsys.readouterr().err
     Path("data/raw/annotations.csv").write_text("a.jpg,текст\n", encoding="utf-8")
     with pytest.raises(SystemExit) as ended:
         run_stage(stages.prepare.main)

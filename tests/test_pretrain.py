@@ -48,6 +48,7 @@ def test_each_parameter_has_one_optimizer() -> None:
 
 
 def test_the_record_of_trained_lines_is_true_of_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wordfreq")
     drawn = []
     monkeypatch.setattr(lines, "make_batch", lambda samples, *_: drawn.extend(samples) or {})
     fonts = [sorted((FONTS / kind).glob("*.woff2")) for kind in ("printed", "handwritten")]

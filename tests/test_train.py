@@ -252,6 +252,29 @@ def test_a_disk_that_fills_up_is_named_and_what_was_done_before_stays(
     assert adapter_bytes() == resumed
 
 
+def test_a_parameter_that_is_edited_under_way_is_not_taken_for_the_one_that_was_used(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit_params(workspace, "train", epochs=2.0)
+    shutil.copyfile(ROOT / "dvc.yaml", workspace / "dvc.yaml")
+    measured = train.measure
+
+    def edit_and_measure(*arguments: Any) -> dict[str, Any]:
+        edit_params(workspace, "train", epochs=3.0)
+        return measured(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "measure", edit_and_measure)
+        with pytest.raises(Refusal, match=r"train in params\.yaml changed while train ran"):
+            train.main()
+    assert not train.ADAPTER.exists() and not train.METRICS.exists()
+    edit_params(workspace, "train", epochs=2.0)  # put back, it costs nothing
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenWeightedTrainer, "training_step", None)
+        train.main()
+    assert json.loads(train.METRICS.read_text(encoding="utf-8"))["optimizer_steps"] == 6
+
+
 def test_another_parameter_or_another_text_begins_anew(workspace: Path) -> None:
     def unfinished(params: Params) -> Path:
         return train.unfinished_folder(params)

@@ -50,7 +50,7 @@ def choose_subsets(samples: Sequence[Sample], points: int) -> list[Subset]:
     groups: dict[int, list[Sample]] = {}
     for group, sample in zip(join_groups(training), training, strict=True):
         groups.setdefault(group, []).append(sample)
-    order = sorted(groups.values(), key=lambda group: hash_value([sample.sha256 for sample in group]))
+    order = sorted(groups.values(), key=lambda group: hash_value(sorted(sample.sha256 for sample in group)))
     found: dict[tuple[str, int], list[Sample]] = {}
     for power in range(points - 1, 0, -1):
         for end, row in (("first", order), ("last", order[::-1])):

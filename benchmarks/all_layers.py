@@ -28,7 +28,7 @@ from benchmarks.random_checkpoint import imitate, official_config
 from ownhand.runtime import DTYPES
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("prepare", "check", "encode", "train", "transcribe", "evaluate")
+STAGES = ("prepare", "check", "encode", "train", "transcribe", "cross_validate", "evaluate")
 PICTURES = 4
 SAMPLED_SECONDS = 0.1
 GB = 1e9

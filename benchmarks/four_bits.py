@@ -142,7 +142,7 @@ def compare(name: str, samples: Sequence[Sample], as_is: Read, nf4: Read, params
     """CER of two readers of the same lines, what the second has more, with interval and p-value; seconds and ratio."""
     pages = [f"{sample.hand}/{sample.page}" for sample in samples]
     rates = PairedRates(
-        base=add_by_page(pages, [one.character_errors for one in nf4.scores]),
+        reader=add_by_page(pages, [one.character_errors for one in nf4.scores]),
         adapter=add_by_page(pages, [one.character_errors for one in as_is.scores]),
         n=add_by_page(pages, [one.characters for one in as_is.scores]),
     )
@@ -151,8 +151,8 @@ def compare(name: str, samples: Sequence[Sample], as_is: Read, nf4: Read, params
     return {
         "name": name,
         "as_is": int(rates.adapter.sum()) / n,
-        "nf4": int(rates.base.sum()) / n,
-        "more": int((rates.base - rates.adapter).sum()) / n,
+        "nf4": int(rates.reader.sum()) / n,
+        "more": int((rates.reader - rates.adapter).sum()) / n,
         "more_low": more.low,
         "more_high": more.high,
         "p": permutation_p_value(rates, params.bootstrap_samples, params.seed),

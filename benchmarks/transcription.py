@@ -22,9 +22,9 @@ from demo.drawing import draw_line, random_hand
 from ownhand.files import write_json
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import Reading, transcribe
+from ownhand.model.views import compute_vision_tokens
 from ownhand.params import read_params
 from ownhand.runtime import DTYPES, set_up
-from ownhand.vision.features import compute_vision_tokens
 
 TIMES = 3
 

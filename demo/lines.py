@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch.utils.data import IterableDataset, get_worker_info
 
 from demo.drawing import draw_line, lacks, random_hand
-from demo.shape import CYRILLIC, VIEW_SIZES, build_tokenizer
+from demo.shape import CYRILLIC, MAX_LENGTH, VIEW_SIZES, build_tokenizer
 from ownhand.images import paper_colour
 from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from ownhand.model.loading import special_tokens
@@ -23,8 +23,8 @@ from ownhand.model.sequence import SpecialTokens, build_training_ids, pad_batch
 from ownhand.model.views import ViewSizes, make_views
 
 LATIN = "abcdefghijklmnopqrstuvwxyz"
-MAX_LENGTH = 64  # characters
 MAX_TILES = 16
+KEPT = 256  # drawn lines that are shown a second time: drawing takes nearly as long as learning
 CHARACTERS_PER_TILE = (2.0, 4.5)  # a tile costs the same however little stands on it
 # Share of the lines in each language; words are wordfreq's, the most frequent ones first.
 LANGUAGES = {"ru": 0.62, "fr": 0.13, "en": 0.07, "de": 0.07, "uk": 0.03, "es": 0.03, "it": 0.02, "pl": 0.02, "cs": 0.01}
@@ -151,6 +151,7 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
         self.tokenizer = build_tokenizer()
         self.special = special_tokens(self.tokenizer, FAMILIES[OFFICIAL_MODEL_TYPE].prompt)
         self.sizes = ViewSizes(**VIEW_SIZES)
+        self.kept: list[tuple[str, Any]] = []
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
@@ -163,6 +164,9 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
     def _batch(self, rng: random.Random, noise: np.random.Generator) -> dict[str, Any]:
         samples: list[tuple[str, Any]] = []
         while len(samples) < self.batch_size:
+            if len(samples) % 2 and len(self.kept) >= KEPT:
+                samples.append(self.kept.pop(rng.randrange(len(self.kept))))
+                continue
             text = self.texts.draw(rng, int(self.longest[0]))
             fonts = self.handwritten if rng.random() < 0.6 else self.printed
             able = [font for font in fonts if not any(lacks(font, character) for character in text)]
@@ -179,6 +183,7 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
                 image = ImageOps.expand(image, (0, 0, width - image.width, 0), paper_colour(image))
             tiles = round(len(text) / rng.uniform(*CHARACTERS_PER_TILE))
             samples.append((text, make_views(image, "gundam", self.sizes, min(max(2, tiles), MAX_TILES))))
+            self.kept.append(samples[-1])
         return make_batch(samples, self.tokenizer, self.special)
 
 

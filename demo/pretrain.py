@@ -29,8 +29,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from transformers import UnlimitedOcrForConditionalGeneration
 
-from demo.lines import MAX_LENGTH, Curriculum, DrawnLines, TextSource, draw_samples, make_batch
-from demo.shape import build_tokenizer, grow, official_config, write_base_model
+from demo.lines import Curriculum, DrawnLines, TextSource, draw_samples, make_batch
+from demo.shape import MAX_LENGTH, build_tokenizer, grow, official_config, write_base_model
 from ownhand.files import write_atomically
 from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from ownhand.model.loading import load_base_model, special_tokens

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 
 def start_processes(module: str, processes: int) -> bool:
     """Run `python -m module` in several processes and wait; False when this process is to do the work itself.
@@ -52,13 +54,20 @@ def gather(value: Any) -> list[Any]:
     """The `value` of every process, in their order; all must call it."""
     if count() == 1:
         return [value]
-    from accelerate import PartialState  # here, for it takes its time
-    from accelerate.utils import gather_object
-
-    PartialState()  # joins the others, once
-    return list(gather_object([value]))
+    _join()
+    values: list[Any] = [None] * count()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def wait_for_all() -> None:
     """Go on only when every process has come here."""
     gather(None)
+
+
+def _join() -> None:
+    if torch.distributed.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(gpu())
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

@@ -29,6 +29,11 @@ def collapse_whitespace(text: str) -> str:
     return " ".join(text.split())
 
 
+def comparable(text: str) -> str:
+    """The text as it is measured and shown: NFC, white space collapsed. Case and punctuation count."""
+    return collapse_whitespace(to_nfc(text))
+
+
 def is_blank(text: str) -> bool:
     """Whether nothing in the text would leave ink: white space, zero-width and control characters only."""
     return _VISIBLE.search(text) is None

@@ -27,11 +27,11 @@ from ownhand.evaluation.cross_validation import (
 )
 from ownhand.evaluation.learning_curve import FILE as LEARNING_CURVE
 from ownhand.evaluation.learning_curve import read_curve
-from ownhand.evaluation.others import PREDICTIONS, other_files, own_files
+from ownhand.evaluation.others import other_files
 from ownhand.evaluation.proof import find_problems, read_probes, summarise_probes
-from ownhand.evaluation.readings import read_lines
-from ownhand.evaluation.summary import compare_rates, headline, summarise
-from ownhand.evaluation.written import rounded, write_confusions, write_lines, write_tables
+from ownhand.evaluation.readings import PREDICTIONS, own_files, read_lines
+from ownhand.evaluation.summary import compare_rates, headline, rounded, summarise
+from ownhand.evaluation.written import write_confusions, write_lines, write_tables
 from ownhand.files import write_json
 from ownhand.params import PARAMS_FILE, EvaluateParams, read_params
 from ownhand.report.gallery import write_gallery

@@ -25,12 +25,13 @@ from ownhand.files import write_text
 from ownhand.model.adapter import changes_vision, load_adapter
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
-from ownhand.model.reading import disabled, json_lines, read_samples
+from ownhand.model.reading import as_reader, json_lines, read_samples
+from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params, TranscribeParams, read_params
 from ownhand.processes import start_processes
 from ownhand.runtime import alone_in, checkpoint_folder, fingerprint, set_up
 from ownhand.samples import Sample, metadata_file, read_metadata
-from ownhand.vision.features import FeatureCache, compute_vision_tokens
+from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import Pictures
 from ownhand.vision.probes import blank_key, exchange, printed_lines, probe_pictures, probe_samples
 
@@ -66,7 +67,7 @@ def main() -> None:
     with alone_in(unfinished):
         rows = {}
         for reader in tokens_of:
-            with disabled(model, reader):
+            with as_reader(model, reader):
                 rows[reader] = read_samples(
                     model,
                     samples,
@@ -124,7 +125,7 @@ def read_probes(
     for probe, reader, pictures in shown:
         if not pictures:
             continue
-        with disabled(model, reader):
+        with as_reader(model, reader):
             tokens = [tokens_of[reader](picture) for _, picture, _ in pictures]
             readings = transcribe(model, tokens, base, params, f"{probe} pictures, {reader}")
         rows += [

@@ -21,10 +21,10 @@ from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from ownhand.model.loading import load_base_model, read_tokenizer, special_tokens
 from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens
-from ownhand.model.views import VisionInput, read_view_sizes
+from ownhand.model.views import VisionInput, compute_vision_tokens, read_view_sizes
 from ownhand.params import read_params
 from ownhand.samples import Sample, write_metadata
-from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
+from ownhand.vision.features import FeatureCache, write_features
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"

@@ -29,11 +29,11 @@ from ownhand.model.loading import load_base_model
 from ownhand.model.loss import label_logits_loss
 from ownhand.model.official import build_config
 from ownhand.model.sequence import CachedVisionCollator, SpecialTokens, as_image_outputs
-from ownhand.model.views import VisionInput
+from ownhand.model.views import VisionInput, compute_vision_tokens
 from ownhand.params import TrainParams, read_params
 from ownhand.samples import Sample
 from ownhand.training.trainer import CachedSamples
-from ownhand.vision.features import FeatureCache, compute_vision_tokens
+from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import PictureCollator, Pictures
 
 ROOT = Path(__file__).parent.parent

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from ownhand.checks.configuration import ConfigurationFacts, ModelLimits, check_configuration
 from ownhand.checks.findings import Finding
-from ownhand.checks.lengths import Lengths, SampleLength
+from ownhand.checks.lengths import Lengths, SampleLength, TrainedLines, measure_lengths, read_trained_lines
+from ownhand.model.fit import SequenceLimit
 from ownhand.params import Params, read_params
 from ownhand.samples import Sample
 
@@ -112,3 +115,42 @@ def test_without_samples_or_model_the_rest_is_still_checked() -> None:
 def test_squashing_does_not_matter_for_square_pictures() -> None:
     square = replace(LENGTHS, aspect=1.2)
     assert found(facts(encode={"mode": "small"}, lengths=square, limits=replace(LIMITS, modes=("small",)))) == {}
+
+
+def notebook(characters: int, shown: float, vision: int) -> Lengths:
+    line = replace(LINE, text="а" * characters)
+    return replace(LENGTHS, each=(SampleLength(line, 300, vision, characters, shown),) * 40)
+
+
+def test_lines_shown_smaller_than_the_base_model_knows_them_are_named_with_the_numbers_and_the_remedy() -> None:
+    limits = replace(LIMITS, trained=TrainedLines(pixels=15.4, vision=1.38, longest=28))
+    small = found(facts(lengths=notebook(60, 512, 41), limits=limits))["CONF-018"]
+    assert small.level == "warning"
+    assert "at most 8.5 pixels and 0.68 vision tokens a character" in small.seen
+    assert "trained on 15.4 and 1.38 at least, in lines of up to 28 characters" in small.seen
+    assert "40 of 40 lines have less than two thirds of that, 40 are longer" in small.seen
+    assert "set encode.max_tiles to 9" in small.remedy and "base model" in small.remedy
+    squashed = found(facts(encode={"mode": "base"}, lengths=notebook(60, 128, 41), limits=limits))["CONF-018"]
+    assert "set encode.mode to gundam" in squashed.remedy
+    long = found(facts(lengths=notebook(40, 1024, 60), limits=limits))["CONF-018"]
+    assert "0 of 40 lines have less" in long.seen and "max_tiles" not in long.remedy
+    few_tokens = found(facts(lengths=notebook(20, 512, 18), limits=limits))
+    assert few_tokens.keys() == {"CONF-018"}
+    assert found(facts(lengths=notebook(20, 512, 30), limits=limits)) == {}
+    assert found(facts(lengths=notebook(60, 5760, 700))) == {}, "what DeepSeek-OCR is shown of such a line"
+
+
+def test_the_demos_lines_are_as_large_as_its_base_model_knows_them() -> None:
+    demo = read_params(ROOT / "params.yaml")
+    demo = demo.model_copy(
+        update={"model": demo.model.model_copy(update={"name_or_path": str(ROOT / demo.model.name_or_path)})}
+    )
+    limit = SequenceLimit.of(demo)
+    with (ROOT / "data/raw/annotations.csv").open(encoding="utf-8", newline="") as file:
+        _, *rows = csv.reader(file)
+    samples = []
+    for name, text, *_ in rows:
+        with Image.open(ROOT / "data/raw" / name) as image:
+            samples.append(replace(LINE, text=text, width=image.width, height=image.height))
+    limits = replace(LIMITS, trained=read_trained_lines(limit.base.folder))
+    assert "CONF-018" not in found(facts(lengths=measure_lengths(samples, limit), limits=limits))

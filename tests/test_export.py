@@ -28,9 +28,9 @@ from ownhand.model.adapter import (
 )
 from ownhand.model.loading import load_base_model
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
-from ownhand.model.views import VisionInput
+from ownhand.model.views import VisionInput, compute_vision_tokens
 from ownhand.params import Params, TranscribeParams, read_params
-from ownhand.vision.features import FeatureCache, compute_vision_tokens
+from ownhand.vision.features import FeatureCache
 
 ROOT = Path(__file__).parent.parent
 EVALUATION = {

@@ -24,9 +24,8 @@ from ownhand.model.families import FAMILIES, read_family
 from ownhand.model.loading import load_base_model, model_class, read_tokenizer, special_tokens
 from ownhand.model.loss import label_logits_loss
 from ownhand.model.sequence import CachedVisionCollator, SpecialTokens, build_training_ids
-from ownhand.model.views import Views, VisionInput, read_view_sizes
+from ownhand.model.views import Views, VisionInput, compute_vision_tokens, read_view_sizes
 from ownhand.params import TranscribeParams, read_params
-from ownhand.vision.features import compute_vision_tokens
 from ownhand.vision.pictures import PictureCollator
 
 ROOT = Path(__file__).parent.parent

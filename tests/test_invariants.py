@@ -20,11 +20,11 @@ from ownhand.model.decoding import transcribe
 from ownhand.model.loading import load_base_model, read_tokenizer
 from ownhand.model.loss import label_logits_loss, sum_cross_entropy
 from ownhand.model.sequence import IGNORED_LABEL, CachedVisionCollator, SpecialTokens
-from ownhand.model.views import VisionInput
+from ownhand.model.views import VisionInput, compute_vision_tokens
 from ownhand.params import TrainParams, TranscribeParams, read_params
 from ownhand.samples import Sample
 from ownhand.training.trainer import CachedSamples
-from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
+from ownhand.vision.features import FeatureCache, write_features
 
 ROOT = Path(__file__).parent.parent
 

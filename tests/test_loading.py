@@ -31,9 +31,7 @@ from ownhand.model.loading import (
     special_tokens,
 )
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
-from ownhand.model.views import VisionInput
-from ownhand.vision.features import compute_vision_tokens
-from ownhand.vision.pictures import pixel_inputs
+from ownhand.model.views import VisionInput, compute_vision_tokens, pixel_inputs
 
 REVISION = "9f30c71f441d010e5429c532364a86705536c53a"
 TEXTS = [

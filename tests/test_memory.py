@@ -25,9 +25,8 @@ from ownhand.model.memory import (
 )
 from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
-from ownhand.model.views import VisionInput
+from ownhand.model.views import VisionInput, pixel_inputs
 from ownhand.params import TrainParams, read_params
-from ownhand.vision.pictures import pixel_inputs
 
 ROOT = Path(__file__).parent.parent
 FULL = build_config(official_config(12), IMAGE_ID)

@@ -11,7 +11,6 @@ import pytest
 from ownhand.evaluation.metrics import (
     RULES,
     align,
-    comparable,
     count_character_errors,
     count_code_point_errors,
     count_confusions,
@@ -23,6 +22,7 @@ from ownhand.evaluation.metrics import (
     micro_average,
     score,
 )
+from ownhand.text import comparable
 
 
 def test_one_wrong_character_in_four_is_a_quarter() -> None:

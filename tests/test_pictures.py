@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 
 from ownhand import read
 from ownhand.model.sequence import SpecialTokens
-from ownhand.model.views import VisionInput
+from ownhand.model.views import VisionInput, pixel_inputs
 from ownhand.params import read_params
 from ownhand.samples import Sample, write_metadata
 from ownhand.vision.augment import augment
-from ownhand.vision.pictures import PictureCollator, Pictures, pixel_inputs
+from ownhand.vision.pictures import PictureCollator, Pictures
 from stages import train, transcribe
 from stages.encode import encode
 

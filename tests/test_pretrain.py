@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 
+from demo import lines
 from demo.pretrain import Muon, make_optimizers, orthogonalise
+from demo.shape import MAX_LENGTH, TRAINED, VIEW_SIZES
+
+FONTS = Path(__file__).parent.parent / "demo/fonts"
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
@@ -38,3 +45,14 @@ def test_each_parameter_has_one_optimizer() -> None:
     assert sorted(held) == sorted(id(p) for p in model.parameters())
     muon = {id(p) for group in make_optimizers(model)[0].param_groups for p in group["params"]}
     assert muon == {id(model["proj"].weight)}
+
+
+def test_the_record_of_trained_lines_is_true_of_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(lines, "make_batch", lambda samples, *_: drawn.extend(samples) or {})
+    fonts = [sorted((FONTS / kind).glob("*.woff2")) for kind in ("printed", "handwritten")]
+    source = lines.TextSource(["кот пошёл в лес за грибами", "мама мыла раму и окно"])
+    next(iter(lines.DrawnLines(source, *fonts, batch_size=40, seed=3, longest=torch.tensor([MAX_LENGTH]))))
+    shown = [(views.grid[0] * VIEW_SIZES["tile"] / len(text), views.tokens / len(text)) for text, views in drawn]
+    assert sum(px < TRAINED.pixels or tokens < TRAINED.vision for px, tokens in shown) <= 4
+    assert sum(px < 2 * TRAINED.pixels for px, _ in shown) > 10, "the record is not far below"

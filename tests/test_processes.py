@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,6 @@ from safetensors.torch import load_file
 
 from ownhand import processes
 from ownhand.vision.features import FeatureCache
-
-pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,6 +31,7 @@ def run(stage: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_tokens_the_adapter_and_the_readings_of_one(stage_folder: Path) -> None:
     edit_params(stage_folder, "encode", copies=2)  # 9 views: one process has nothing to do in the last batch
     edit_params(stage_folder, "train", batch_size=4, accumulation=1, epochs=3.0, evaluations=2, select="loss")
@@ -63,6 +63,7 @@ def test_two_processes_give_the_tokens_the_adapter_and_the_readings_of_one(stage
     ]
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_evenly_and_a_failing_process_end_with_exit_code_1(stage_folder: Path) -> None:
     assert run("encode", stage_folder).returncode == 0
     edit_params(stage_folder, "runtime", processes=2)
@@ -80,3 +81,18 @@ def test_every_process_has_its_part_and_nothing_is_left(monkeypatch: pytest.Monk
         monkeypatch.setenv("RANK", rank)
         parts += processes.share(range(5))
     assert sorted(parts) == [0, 1, 2, 3, 4]
+
+
+def test_what_is_gathered_comes_from_every_process_on_a_machine_without_a_gpu() -> None:
+    code = "from ownhand import processes as p; print(p.gather(f'from {p.number()}'), p.gather(None))"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": ""}
+    started = []
+    for rank in "01":
+        environment = {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank}
+        command = [sys.executable, "-c", code]
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True))
+    for process in started:
+        assert process.communicate(timeout=600)[0] == "['from 0', 'from 1'] [None, None]\n"

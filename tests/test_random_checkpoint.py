@@ -20,8 +20,7 @@ from benchmarks.random_checkpoint import IMAGE_ID, byte_level_tokenizer, imitate
 from ownhand.errors import Refusal
 from ownhand.model.loading import BOS, EOS, IMAGE, PAD, load_base_model, read_tokenizer, special_tokens
 from ownhand.model.official import UNUSED_OFFICIAL, official_tensors, read_unused
-from ownhand.model.views import make_views, read_view_sizes
-from ownhand.vision.features import compute_vision_tokens
+from ownhand.model.views import compute_vision_tokens, make_views, read_view_sizes
 
 pytestmark = pytest.mark.slow
 

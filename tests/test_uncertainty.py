@@ -41,20 +41,20 @@ def test_an_interval_holds_the_rate_and_grows_with_the_confidence_level(noisy: P
 
 def test_pages_that_are_all_alike_leave_no_uncertainty() -> None:
     intervals = bootstrap(rates([30] * 6, [10] * 6, [100] * 6), 200, 0.95, seed=1)
-    assert (intervals.base.low, intervals.base.high) == (0.3, 0.3)
+    assert (intervals.reader.low, intervals.reader.high) == (0.3, 0.3)
     assert intervals.difference.low == pytest.approx(0.2) == intervals.difference.high
 
 
 def test_the_pairing_makes_the_difference_sharper_than_two_single_intervals() -> None:
     hard = np.arange(20) * 3  # pages differ much, the adapter's gain hardly
     intervals = bootstrap(rates((hard + 10).tolist(), hard.tolist(), [100] * 20), 1000, 0.95, seed=1)
-    width = intervals.base.high - intervals.base.low
+    width = intervals.reader.high - intervals.reader.low
     assert intervals.difference.high - intervals.difference.low < 0.05 * width
 
 
 def test_the_interval_agrees_with_theory_for_the_mean_of_equal_pages() -> None:
     errors = np.random.default_rng(2).integers(0, 60, 200)
-    interval = bootstrap(rates(errors.tolist(), [0] * 200, [100] * 200), 4000, 0.95, seed=1).base
+    interval = bootstrap(rates(errors.tolist(), [0] * 200, [100] * 200), 4000, 0.95, seed=1).reader
     half = 1.96 * float(np.std(errors / 100)) / 200**0.5
     assert (interval.high - interval.low) / 2 == pytest.approx(half, rel=0.08)
 

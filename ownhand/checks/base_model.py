@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 
 from ownhand.checks.configuration import ModelLimits
 from ownhand.checks.findings import Finding, blocker, gigabytes, ready, warning
+from ownhand.checks.lengths import read_trained_lines
 from ownhand.errors import Refusal
 from ownhand.files import read_json
 from ownhand.model.adapter import add_adapter, lora_config
@@ -85,7 +86,7 @@ def gather_model(params: Params) -> tuple[ModelFacts, FoundModel | None]:
     except Refusal as error:
         return replace(known, unreachable=str(error)), None
     try:
-        config, sizes = read_config(folder), read_view_sizes(folder)
+        config, sizes, trained = read_config(folder), read_view_sizes(folder), read_trained_lines(folder)
         model_type = read_json(folder / "config.json", AGAIN)["model_type"]
         with torch.device("meta"), naming(folder / "config.json", "it describes no model"):
             model = model_class(config)._from_config(config)
@@ -104,6 +105,7 @@ def gather_model(params: Params) -> tuple[ModelFacts, FoundModel | None]:
         max_positions=config.text_config.max_position_embeddings,
         attention=("sdpa", "eager") if model._supports_sdpa else ("eager",),
         matched={target: count_matches(model, params.train, target) for target in params.train.lora_targets},
+        trained=trained,
     )
     facts = replace(
         known,

@@ -52,6 +52,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "CONF-015": ("Length of predictions", "A limit below the longest transcription cuts what could be right."),
     "CONF-016": ("Shape of the lines", "A mode that squashes a long line into a square makes its letters unreadable."),
     "CONF-017": ("Token budget", "A sequence that is longer than a batch may be fits into none."),
+    "CONF-018": ("Size of the letters", "Letters smaller than a base model was trained on are recited, not read."),
     "DATA-001": ("Samples", "Training needs at least one sample on each side of the split."),
     "DATA-002": ("Size of the validation set", "Few pages cannot carry a statement about pages not seen."),
     "DATA-003": ("Same text on both sides", "A text that was trained on can be recited instead of read."),

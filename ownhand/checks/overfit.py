@@ -22,10 +22,11 @@ from ownhand.model.adapter import add_adapter, lora_config, needs_pictures
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
 from ownhand.model.sequence import CachedVisionCollator
+from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params
 from ownhand.samples import Sample
 from ownhand.training.trainer import CachedSamples, TokenWeightedTrainer
-from ownhand.vision.features import FeatureCache, compute_vision_tokens, write_features
+from ownhand.vision.features import FeatureCache, write_features
 from ownhand.vision.pictures import PictureCollator, Pictures
 
 LINES = 4

@@ -35,8 +35,9 @@ from ownhand.correction.proposals import Proposals
 from ownhand.correction.queue import Line, Queue, special_characters
 from ownhand.correction.store import ChangedElsewhere, Store
 from ownhand.errors import Refusal
-from ownhand.evaluation.metrics import align, comparable, count_character_errors, mark_differences
+from ownhand.evaluation.metrics import align, count_character_errors, mark_differences
 from ownhand.images import ImageLimits, UnreadableImage
+from ownhand.text import comparable
 
 PAGE = Path(__file__).parent
 HOST = "127.0.0.1"

@@ -15,7 +15,6 @@ from ownhand.dataset.duplicates import SAME_PICTURE, Picture, close_fingerprints
 from ownhand.dataset.repeats import (
     FEW_PAGES,
     PASSAGE_CHARACTERS,
-    comparable_text,
     count_pages,
     find_passages,
     find_recurring,
@@ -24,6 +23,7 @@ from ownhand.dataset.repeats import (
 )
 from ownhand.dataset.splits import Split
 from ownhand.samples import Sample
+from ownhand.text import comparable
 
 SIDES = ("train", "val", "test")
 SHOWN = 5  # examples in the log; metrics/split.json has all
@@ -99,7 +99,7 @@ def describe_allowed(samples: Sequence[Sample], sides: Sequence[str], same_text_
     counts = count_pages([sample.text for sample in samples], [sample.place for sample in samples])
     found: dict[str, dict[str, Any]] = {}
     for sample, side, pages in zip(samples, sides, counts, strict=True):
-        text = comparable_text(sample.text)
+        text = comparable(sample.text)
         row = found.setdefault(text_key(text), {"text": text, "pages": pages, **dict.fromkeys(SIDES, 0)})
         if side:
             row[side] += 1
@@ -134,7 +134,7 @@ def describe_split(
         own = [i for i, of in enumerate(split.sides) if of == side]
         if not own:
             continue
-        texts = [comparable_text(samples[i].text) for i in own]
+        texts = [comparable(samples[i].text) for i in own]
         sides[side] = {
             "samples": len(own),
             "pages": len({samples[i].place for i in own}),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 
-from ownhand.text import collapse_whitespace, grapheme_clusters, to_nfc, words
+from ownhand.text import comparable, grapheme_clusters, words
 
 FEW_PAGES = 3  # a fair copy and its drafts; what stands on more pages recurs
 PASSAGE_CHARACTERS = 200  # of words in a row: eight lines of verse; letterheads, dates and greetings stay below it
@@ -22,14 +22,9 @@ CONTAINED_WORDS, CONTAINED_CHARACTERS = 3, 15
 Words = tuple[str, ...]
 
 
-def comparable_text(text: str) -> str:
-    """The text as it is measured and shown: NFC, every white space alike."""
-    return collapse_whitespace(to_nfc(text))
-
-
 def text_key(text: str) -> str:
     """What two texts are the same by: their words; the text itself where it has none, such as "—"."""
-    return " ".join(words(text)) or comparable_text(text)
+    return " ".join(words(text)) or comparable(text)
 
 
 def count_pages(texts: Sequence[str], pages: Sequence[Hashable]) -> list[int]:
@@ -117,7 +112,7 @@ class _InnerTexts:
         self.lengths: dict[Words, set[int]] = {}  # of those that begin with these words
         for text in texts:
             own = tuple(words(text))
-            if len(own) >= CONTAINED_WORDS and len(grapheme_clusters(comparable_text(text))) >= CONTAINED_CHARACTERS:
+            if len(own) >= CONTAINED_WORDS and len(grapheme_clusters(comparable(text))) >= CONTAINED_CHARACTERS:
                 self.texts.add(own)
                 self.lengths.setdefault(own[:CONTAINED_WORDS], set()).add(len(own))
 

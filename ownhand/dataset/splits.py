@@ -1,7 +1,8 @@
 """The split: which samples train and which are held out, so that nothing held out was seen in training.
 
-Samples move in groups. A group is a page of a hand; pages that share a picture, a long text that stands on few pages,
-or a passage are one group (`repeats.py` says why a phrase that recurs ties nothing together). Groups are taken for
+Samples move in groups. A group is a page of a hand; pages that share a picture (`duplicates.py`), a long text (from
+`prepare.same_text_characters` on) that stands on at most three pages, or a passage of 200 characters are one group
+(`repeats.py` says why a phrase that recurs ties nothing together). Groups are taken for
 validation in an order that only the seed and each group's own name decide, until the share is reached. New samples on
 other pages therefore move the place where the order is cut, and with it few of the old groups: see `test_splits.py` for
 how few. A split that must not move at all is frozen by a list (`frozen.py`).
@@ -22,18 +23,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ownhand.dataset.duplicates import DisjointSets
-from ownhand.dataset.repeats import (
-    FEW_PAGES,
-    comparable_text,
-    count_pages,
-    find_contained,
-    find_passages,
-    text_key,
-)
+from ownhand.dataset.repeats import FEW_PAGES, count_pages, find_contained, find_passages, text_key
 from ownhand.errors import Refusal
 from ownhand.samples import Sample
+from ownhand.text import comparable
 
 SAME_TEXT, SAME_PASSAGE, SAME_PICTURE = "the same text", "the same passage", "the same picture"
+LENGTH_TOLERANCE = 0.1  # of the mean logarithm of the number of characters: about 10 per cent
+LEAST_GROUPS = 5  # on each side; with fewer, exchanging would replace chance by choice
 
 
 class SplitError(Refusal):
@@ -97,14 +94,14 @@ def split_samples(samples: Sequence[Sample], same_pictures: Iterable[tuple[int, 
     free = [i for i, group in enumerate(groups) if group not in frozen_in]
     left_out = [(i, frozen_in[group]) for i, group in enumerate(groups) if not sides[i] and group in frozen_in]
     order = [group for group in _order_groups(samples, groups, contained, rules.seed) if group not in frozen_in]
-    strata = _strata(samples, free, groups, contained)
+    facts = _facts(samples, free, groups, contained)
     shares = {"val": rules.val_share, "test": rules.test_share}
     for side, share in shares.items():
         if side in rules.frozen or share == 0:
             continue
         if len(order) < 2:
             raise SplitError(_why_one_group(samples, free, groups, joins, side, rules.same_text_characters))
-        chosen = choose_groups(order, strata, share * len(free))
+        chosen = choose_groups(order, facts, share * len(free))
         order = [group for group in order if group not in chosen]
         for i in free:
             if groups[i] in chosen:
@@ -165,14 +162,14 @@ def _order_groups(
     return sorted(names, key=rank)
 
 
-def _strata(
+def _facts(
     samples: Sequence[Sample], free: Sequence[int], groups: Sequence[int], contained: Iterable[tuple[int, int]]
-) -> dict[int, Stratum]:
+) -> dict[int, GroupFacts]:
     entangled = _entangled(groups, contained)
     texts: dict[int, list[str]] = {}
     for i in free:
-        texts.setdefault(groups[i], []).append(comparable_text(samples[i].text))
-    return {group: Stratum.of(own, entangled.get(group, 0)) for group, own in texts.items()}
+        texts.setdefault(groups[i], []).append(comparable(samples[i].text))
+    return {group: GroupFacts.of(own, entangled.get(group, 0)) for group, own in texts.items()}
 
 
 def _why_one_group(
@@ -193,7 +190,7 @@ def _why_one_group(
         remedies.append(
             f"raise prepare.same_text_characters ({same_text_characters}), so that these texts tie no pages together"
         )
-    why = "".join(f'\n  {join.reason}: "{comparable_text(samples[join.second].text)[:60]}"' for join in joins[:5])
+    why = "".join(f'\n  {join.reason}: "{comparable(samples[join.second].text)[:60]}"' for join in joins[:5])
     count = len({groups[i] for i in free})
     made = "one group" if count == 1 else f"{count} groups"
     sides = "training and validation" if side == "val" else "training, validation and test"
@@ -201,15 +198,11 @@ def _why_one_group(
     return f"{seen}; {', or '.join(remedies)}{why}"
 
 
-LENGTH_TOLERANCE = 0.1  # of the mean logarithm of the number of characters: about 10 per cent
-LEAST_GROUPS = 5  # on each side; with fewer, exchanging would replace chance by choice
-
-
 @dataclass(frozen=True)
-class Stratum:
+class GroupFacts:
     """What is known of a group: its samples, the sum of the logarithms of their lengths, its characters.
 
-    entangled: how much of it stands in other groups' texts, 0 to 2 (see `splits.py`); an exchange never raises it.
+    entangled: how much of it stands in other groups' texts, 0 to 2; an exchange never raises it.
     """
 
     samples: int
@@ -218,77 +211,77 @@ class Stratum:
     entangled: int
 
     @classmethod
-    def of(cls, texts: Sequence[str], entangled: int) -> Stratum:
-        """The stratum of a group with these texts."""
+    def of(cls, texts: Sequence[str], entangled: int) -> GroupFacts:
+        """The facts of a group with these texts."""
         logs = math.fsum(math.log(1 + len(text)) for text in texts)
         return cls(len(texts), logs, frozenset().union(*texts), entangled)
 
 
-def choose_groups(order: Sequence[int], strata: Mapping[int, Stratum], wanted: float) -> set[int]:
+def choose_groups(order: Sequence[int], facts: Mapping[int, GroupFacts], wanted: float) -> set[int]:
     """The groups for a side that is to have about `wanted` samples, not all of them and at least one.
 
-    Taken in `order` is every group that brings the sum closer to `wanted`. `strata` may hold groups that other sides
+    Taken in `order` is every group that brings the sum closer to `wanted`. `facts` may hold groups that other sides
     took already; they count as held out.
     """
-    trained = Counter(character for group in order for character in strata[group].characters)
+    trained = Counter(character for group in order for character in facts[group].characters)
     frequent = {character for character, count in trained.items() if count > 1}
-    total = sum(strata[group].samples for group in order)
+    total = sum(facts[group].samples for group in order)
     chosen: list[int] = []
     taken = 0
     for group in order:
-        size = strata[group].samples
+        size = facts[group].samples
         if taken + size >= total or abs(taken + size - wanted) >= abs(taken - wanted):
             continue
-        own = strata[group].characters & frequent
+        own = facts[group].characters & frequent
         if all(trained[character] > 1 for character in own):
             chosen.append(group)
             taken += size
             trained.subtract(own)
     if not chosen:  # each alone is more than twice the share, or holds the last of some character
-        return {min(order, key=lambda group: strata[group].samples)}
+        return {min(order, key=lambda group: facts[group].samples)}
     held_out = set(chosen)
     rest = [group for group in order if group not in held_out]
     if min(len(chosen), len(rest)) >= LEAST_GROUPS:
-        _balance_lengths(chosen, rest, strata, trained, frequent)
+        _balance_lengths(chosen, rest, facts, trained, frequent)
     return set(chosen)
 
 
 def _balance_lengths(
-    chosen: list[int], rest: list[int], strata: Mapping[int, Stratum], trained: Counter[str], frequent: set[str]
+    chosen: list[int], rest: list[int], facts: Mapping[int, GroupFacts], trained: Counter[str], frequent: set[str]
 ) -> None:
     """Exchange groups of `chosen` and `rest` in place, each time those that bring the mean lengths closest."""
-    samples = sum(strata[group].samples for group in chosen)
-    everything = [strata[group] for group in (*chosen, *rest)]
+    samples = sum(facts[group].samples for group in chosen)
+    everything = [facts[group] for group in (*chosen, *rest)]
     mean = math.fsum(one.log_length for one in everything) / sum(one.samples for one in everything)
     for _ in range(len(chosen)):
-        excess = math.fsum(strata[group].log_length for group in chosen) - mean * samples
+        excess = math.fsum(facts[group].log_length for group in chosen) - mean * samples
         if abs(excess) <= LENGTH_TOLERANCE * samples:
             return
         by_size: dict[int, list[tuple[float, int]]] = {}
         for group in sorted(rest):
-            by_size.setdefault(strata[group].samples, []).append((strata[group].log_length, group))
+            by_size.setdefault(facts[group].samples, []).append((facts[group].log_length, group))
         for candidates in by_size.values():
             candidates.sort()
         best: tuple[float, int, int] | None = None
         for leaving in chosen:
-            candidates = by_size.get(strata[leaving].samples, [])
-            at = bisect_left(candidates, (strata[leaving].log_length - excess, -1))
+            candidates = by_size.get(facts[leaving].samples, [])
+            at = bisect_left(candidates, (facts[leaving].log_length - excess, -1))
             for length, entering in candidates[max(0, at - 1) : at + 1]:
-                left = abs(excess - strata[leaving].log_length + length)
-                if (best is None or left < best[0]) and _may_enter(entering, leaving, strata, trained, frequent):
+                left = abs(excess - facts[leaving].log_length + length)
+                if (best is None or left < best[0]) and _may_enter(entering, leaving, facts, trained, frequent):
                     best = (left, leaving, entering)
         if best is None or best[0] > 0.9 * abs(excess):
             return
         _, leaving, entering = best
         chosen[chosen.index(leaving)], rest[rest.index(entering)] = entering, leaving
-        trained.update(strata[leaving].characters & frequent)
-        trained.subtract(strata[entering].characters & frequent)
+        trained.update(facts[leaving].characters & frequent)
+        trained.subtract(facts[entering].characters & frequent)
 
 
 def _may_enter(
-    entering: int, leaving: int, strata: Mapping[int, Stratum], trained: Counter[str], frequent: set[str]
+    entering: int, leaving: int, facts: Mapping[int, GroupFacts], trained: Counter[str], frequent: set[str]
 ) -> bool:
-    new, old = strata[entering], strata[leaving]
+    new, old = facts[entering], facts[leaving]
     return new.entangled <= old.entangled and all(
         trained[character] > 1 or character in old.characters for character in new.characters & frequent
     )

@@ -23,7 +23,7 @@ from typing import Literal
 import jiwer
 from rapidfuzz.distance import Levenshtein
 
-from ownhand.text import collapse_whitespace, grapheme_clusters, to_nfc
+from ownhand.text import collapse_whitespace, comparable, grapheme_clusters
 
 QUOTES = "\"'`´«»‹›„‚“”‟‘’‛′″"
 DASHES = "-‐‑‒–—―−"
@@ -118,11 +118,6 @@ class Score:
     def cer(self) -> float:
         """The CER of this line alone; ZeroDivisionError for an empty transcription, which `prepare` refuses."""
         return self.character_errors / self.characters
-
-
-def comparable(text: str) -> str:
-    """The text as it is compared: NFC, whitespace collapsed, none at the ends. Case and punctuation count."""
-    return collapse_whitespace(to_nfc(text))
 
 
 def count_character_errors(truth: str, prediction: str) -> tuple[int, int]:

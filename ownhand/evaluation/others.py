@@ -13,6 +13,7 @@ from ownhand.evaluation.readings import (
     OTHERS_REMEDY,
     READERS,
     PlainPrediction,
+    own_files,
     read_lines,
     read_predictions,
     read_text,
@@ -23,14 +24,8 @@ from ownhand.files import write_text
 from ownhand.params import EvaluateParams
 from ownhand.samples import PROCESSED, read_metadata
 
-PREDICTIONS = Path("data/predictions")
 OTHERS = Path("data/others")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-def own_files(root: Path) -> dict[str, Path]:
-    """The prediction files of base model and adapter below `root`, by reader."""
-    return {reader: root / PREDICTIONS / f"{reader}.jsonl" for reader in READERS}
 
 
 def other_files(root: Path) -> dict[str, Path]:

@@ -21,6 +21,7 @@ from ownhand.evaluation.metrics import Score, score
 from ownhand.samples import Sample
 
 READERS = ("base", "adapter")
+PREDICTIONS = Path("data/predictions")
 OWN_REMEDY = "run `dvc repro --force transcribe`"
 OTHERS_REMEDY = "make the file as data/others/README.md says, or remove it"
 SHOWN = 20  # ids, or lines that cannot be read, in one message
@@ -43,6 +44,11 @@ class Prediction(PlainPrediction):
     new_tokens: int = Field(ge=0)
     runaway: bool = Field(description="hit max_new_tokens or loops")
     confidence: float = Field(ge=0, le=1, description="exp of the mean log-probability of the generated tokens")
+
+
+def own_files(root: Path) -> dict[str, Path]:
+    """The prediction files of base model and adapter below `root`, by reader, as `transcribe` writes them."""
+    return {reader: root / PREDICTIONS / f"{reader}.jsonl" for reader in READERS}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ RATES: dict[str, Callable[[Score], tuple[int, int]]] = {
 }
 UNSEEN = "cer_unseen_texts"  # the CER over the lines whose text was not trained on, too
 RUNAWAY = "runaway_rate"  # known of base model and adapter only
+DIGITS = 6  # of every rate that is written
 WITH_INTERVAL = ("cer", UNSEEN, "wer")  # in summary.json, which must stay readable; metrics/tables/rates.csv has all
 
 
@@ -62,7 +63,7 @@ def _compare(lines: Sequence[Line], reader: str, name: str, params: EvaluatePara
     if len(n_by_page) < params.min_pages or not n_by_page.all():  # the latter: a page of nothing but punctuation
         return Rate(reader, name, value, None, difference, None, None)
     paired = PairedRates(
-        base=add_by_page(pages, [errors for errors, _ in own]),
+        reader=add_by_page(pages, [errors for errors, _ in own]),
         adapter=add_by_page(pages, [errors for errors, _ in adapter]),
         n=n_by_page,
     )
@@ -70,7 +71,7 @@ def _compare(lines: Sequence[Line], reader: str, name: str, params: EvaluatePara
     if reader == "adapter":
         return Rate(reader, name, value, intervals.adapter, None, None, None)
     p_value = permutation_p_value(paired, params.bootstrap_samples, params.seed)
-    return Rate(reader, name, value, intervals.base, difference, intervals.difference, p_value)
+    return Rate(reader, name, value, intervals.reader, difference, intervals.difference, p_value)
 
 
 def _counts(lines: Sequence[Line], reader: str, name: str) -> list[tuple[int, int]]:
@@ -107,6 +108,13 @@ def summarise(lines: Sequence[Line], rates: Sequence[Rate]) -> dict[str, Any]:
         "n_words": sum(line.base.score.words for line in lines),
         "n_pages": len({line.page for line in lines}),
     }
+
+
+def rounded(value: Any) -> Any:
+    """A number, or all numbers of a dictionary, as they are written."""
+    if isinstance(value, dict):
+        return {name: rounded(part) for name, part in value.items()}
+    return round(value, DIGITS) if isinstance(value, float) else value
 
 
 def headline(summary: dict[str, Any]) -> dict[str, Any]:

@@ -31,24 +31,24 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedRates:
-    """Errors of base and adapter and their common n (characters or words), one entry per page each."""
+    """Errors of a reader and of the adapter and their common n (characters or words), one entry per page each."""
 
-    base: Counts
+    reader: Counts
     adapter: Counts
     n: Counts
 
     def __post_init__(self) -> None:
-        if not len(self.base) == len(self.adapter) == len(self.n) > 0:
-            raise ValueError("base, adapter and n need one entry per page, and at least one page")
+        if not len(self.reader) == len(self.adapter) == len(self.n) > 0:
+            raise ValueError("reader, adapter and n need one entry per page, and at least one page")
         if (self.n <= 0).any():
             raise ValueError("every page needs at least one character or word of transcription")
 
 
 @dataclass(frozen=True)
 class PairedIntervals:
-    """Intervals of both rates and of base minus adapter."""
+    """Intervals of both rates and of reader minus adapter."""
 
-    base: Interval
+    reader: Interval
     adapter: Interval
     difference: Interval
 
@@ -62,30 +62,30 @@ def add_by_page(pages: Sequence[str], values: Sequence[int]) -> Counts:
 
 
 def bootstrap(rates: PairedRates, samples: int, confidence_level: float, seed: int) -> PairedIntervals:
-    """Percentile intervals from `samples` draws of pages with replacement, the same draws for base and adapter.
+    """Percentile intervals from `samples` draws of pages with replacement, the same draws for both.
 
     With few pages (below about 20) percentile intervals are somewhat too narrow; the report says so.
     """
-    counts = np.stack([rates.base, rates.adapter, rates.n], axis=1)  # (pages, 3)
+    counts = np.stack([rates.reader, rates.adapter, rates.n], axis=1)  # (pages, 3)
     sums = np.concatenate([weights @ counts for weights in draw_pages(len(counts), samples, seed)])  # (samples, 3)
-    base, adapter = sums[:, 0] / sums[:, 2], sums[:, 1] / sums[:, 2]
+    reader, adapter = sums[:, 0] / sums[:, 2], sums[:, 1] / sums[:, 2]
     tail = (1 - confidence_level) / 2
 
     def interval(values: NDArray[np.float64]) -> Interval:
         low, high = np.quantile(values, [tail, 1 - tail])
         return Interval(float(low), float(high))
 
-    return PairedIntervals(interval(base), interval(adapter), interval(base - adapter))
+    return PairedIntervals(interval(reader), interval(adapter), interval(reader - adapter))
 
 
 def permutation_p_value(rates: PairedRates, samples: int, seed: int) -> float:
     """How often chance alone gives a difference at least this large, in either direction.
 
-    Under "the adapter changes nothing" the labels base and adapter of a page could be swapped. All swaps are tried
+    Under "the adapter changes nothing" the labels reader and adapter of a page could be swapped. All swaps are tried
     where there are at most `samples` of them, else `samples` random ones. The smallest value that p pages can give is
     2 / 2**p, so five pages never get below 0.06.
     """
-    differences = rates.base - rates.adapter
+    differences = rates.reader - rates.adapter
     observed = abs(int(differences.sum()))
     pages = len(differences)
     if pages < 63 and 2**pages <= samples:

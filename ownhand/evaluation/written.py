@@ -10,18 +10,9 @@ from ownhand.evaluation.confidence import calibrate, review
 from ownhand.evaluation.cross_validation import CrossValidation, by_fold
 from ownhand.evaluation.metrics import count_confusions
 from ownhand.evaluation.readings import READERS, Line
-from ownhand.evaluation.summary import Rate
+from ownhand.evaluation.summary import Rate, rounded
 from ownhand.evaluation.tables import by_hand, by_length, by_leniency, by_page, by_script, confusion_cells
 from ownhand.files import write_table
-
-DIGITS = 6  # of every rate that is written
-
-
-def rounded(value: Any) -> Any:
-    """A number, or all numbers of a dictionary, as they are written."""
-    if isinstance(value, dict):
-        return {name: rounded(part) for name, part in value.items()}
-    return round(value, DIGITS) if isinstance(value, float) else value
 
 
 def write_lines(path: Path, lines: Sequence[Line]) -> None:

@@ -17,7 +17,7 @@ from ownhand.ground_truth.page_files import (
     read_page_files,
     tag,
 )
-from ownhand.ground_truth.records import File, Format, Reading
+from ownhand.ground_truth.records import File, Format, Transcriptions
 from ownhand.ground_truth.regions import Points, box
 
 PIXELS = "pixel"
@@ -66,7 +66,7 @@ def _find(files: Sequence[File]) -> list[File]:
     return find_page_files(files, "alto")
 
 
-def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
+def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Transcriptions:
     return read_page_files(own, files, read_page)
 
 

@@ -16,9 +16,9 @@ from ownhand.ground_truth.records import (
     File,
     Format,
     GroundTruthError,
-    Reading,
     Record,
     Rejection,
+    Transcriptions,
     read_text_file,
 )
 from ownhand.text import clean_transcription, to_nfc
@@ -31,7 +31,7 @@ REQUIRED = ("filename", "text")
 _Row = tuple[int, int, list[str], str]  # first and last line, fields, what is wrong with it
 
 
-def read_table(path: Path, encoding: str) -> Reading:
+def read_table(path: Path, encoding: str) -> Transcriptions:
     """The records of a CSV, TSV or Excel file, in order; the delimiter comes from the header.
 
     Rows without any content are skipped, rows with a wrong number of fields or stray quotes are rejected. Raises
@@ -45,7 +45,7 @@ def read_table(path: Path, encoding: str) -> Reading:
     return _read_rows(path, _Lines(content, delimiter), delimiter)
 
 
-def _read_rows(path: Path, lines: Iterable[_Row], delimiter: str) -> Reading:
+def _read_rows(path: Path, lines: Iterable[_Row], delimiter: str) -> Transcriptions:
     rows = list(lines)
     header, columns = _find_columns(path, _header(rows))
     records: list[Record] = []
@@ -76,7 +76,7 @@ def _read_rows(path: Path, lines: Iterable[_Row], delimiter: str) -> Reading:
         raise GroundTruthError(f"{path.name}: a double quote is opened and not closed in its row\n  {where}")
     unused = [column for at, column in enumerate(header) if column and at not in columns.values()]
     notes = [f"{path.name}: columns that are not used: {', '.join(unused)}"] if unused else []
-    return Reading(len(records) + len(rejections), records, rejections, notes)
+    return Transcriptions(len(records) + len(rejections), records, rejections, notes)
 
 
 def _read_workbook(path: Path) -> list[_Row]:
@@ -151,7 +151,7 @@ def _find(files: Sequence[File]) -> list[File]:
     return [(name, path) for name, path in files if name.casefold() in NAMES]
 
 
-def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
+def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Transcriptions:
     return read_table(own[0][1], encoding)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ownhand.ground_truth.annotations import read_table
 from ownhand.ground_truth.json_lines import read_plain_row, read_records
-from ownhand.ground_truth.records import File, Format, Reading, beside
+from ownhand.ground_truth.records import File, Format, Transcriptions, beside
 
 NAMES = ("metadata.csv", "metadata.jsonl")
 
@@ -20,7 +20,7 @@ def _find(files: Sequence[File]) -> list[File]:
     return [(name, path) for name, path in files if path.name.casefold() in NAMES]
 
 
-def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
+def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Transcriptions:
     readings = []
     for source, path in own:
         is_table = path.name.casefold() == NAMES[0]
@@ -32,8 +32,8 @@ def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
         rejections = [
             replace(one, row=f"{source}:{one.row}", file=beside(source, one.file)) for one in reading.rejections
         ]
-        readings.append(Reading(reading.rows, records, rejections, reading.notes))
-    return Reading(
+        readings.append(Transcriptions(reading.rows, records, rejections, reading.notes))
+    return Transcriptions(
         sum(reading.rows for reading in readings),
         [record for reading in readings for record in reading.records],
         [rejection for reading in readings for rejection in reading.rejections],

@@ -22,9 +22,9 @@ from ownhand.ground_truth.records import (
     COLUMNS,
     File,
     Format,
-    Reading,
     Record,
     Rejection,
+    Transcriptions,
     beside,
     read_text_file,
 )
@@ -58,7 +58,7 @@ def read_rows(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any] |
             yield number, None, f"a JSON object is expected, this is {type(row).__name__}"
 
 
-def read_records(path: Path, encoding: str, read_row: Callable[[dict[str, Any]], dict[str, str]]) -> Reading:
+def read_records(path: Path, encoding: str, read_row: Callable[[dict[str, Any]], dict[str, str]]) -> Transcriptions:
     """The rows of a file as records, their file names as they are written; `read_row` may raise RowError."""
     records: list[Record] = []
     rejections: list[Rejection] = []
@@ -71,7 +71,7 @@ def read_records(path: Path, encoding: str, read_row: Callable[[dict[str, Any]],
             rejections.append(Rejection("", number, f"broken row: {error}"))
         else:
             records.append(Record(number, values["filename"], values["text"], values["page"], values["hand"]))
-    return Reading(len(records) + len(rejections), records, rejections)
+    return Transcriptions(len(records) + len(rejections), records, rejections)
 
 
 def read_plain_row(row: dict[str, Any]) -> dict[str, str]:
@@ -163,7 +163,7 @@ def _find(files: Sequence[File]) -> list[File]:
     return [file for file in files if file[0].casefold().endswith(SUFFIX) and file[1].name.casefold() != OTHER_FORMAT]
 
 
-def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
+def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Transcriptions:
     ((source, path),) = own
     reading = read_records(path, encoding, _read_row)
     # Chats are written where a training script runs; their paths may count from there.

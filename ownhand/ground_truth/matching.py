@@ -13,9 +13,9 @@ from ownhand.ground_truth.records import (
     File,
     Format,
     GroundTruthError,
-    Reading,
     Record,
     Rejection,
+    Transcriptions,
     Waiting,
     is_absolute,
 )
@@ -68,7 +68,7 @@ class GroundTruth:
     set_aside: int = 0
 
 
-def match(form: Format, own: Sequence[File], reading: Reading, found: FoundFiles) -> GroundTruth:
+def match(form: Format, own: Sequence[File], reading: Transcriptions, found: FoundFiles) -> GroundTruth:
     """The samples of `reading`, whose records name files of `found`.
 
     Raises GroundTruthError when two files that a record or a picture's suffix makes relevant differ only in letter

@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import parse
 
-from ownhand.ground_truth.records import File, Reading, Record, Rejection, beside
+from ownhand.ground_truth.records import File, Record, Rejection, Transcriptions, beside
 from ownhand.ground_truth.regions import FARTHEST_PX, Points, Region
 from ownhand.images import has_image_suffix
 from ownhand.text import clean_transcription, to_nfc
@@ -121,7 +121,7 @@ def find_page_files(files: Sequence[File], root: str) -> list[File]:
 
 def read_page_files(
     own: Sequence[File], files: Sequence[File], read_page: Callable[[Element], TranscribedPage]
-) -> Reading:
+) -> Transcriptions:
     """The lines of all pages as records whose region is to be cut; a page is a group of the split.
 
     A file that cannot be read is one rejection, and so is a line with a bad number or without a region. A page without
@@ -149,7 +149,7 @@ def read_page_files(
             region = Region(line.polygon, page.size)
             text = clean_transcription(line.text)
             records.append(Record(row, filename, text, region=region, line=line_id, elsewhere=tuple(elsewhere)))
-    return Reading(len(records) + len(rejections), records, rejections)
+    return Transcriptions(len(records) + len(rejections), records, rejections)
 
 
 def parse_page_file(path: Path) -> Element:

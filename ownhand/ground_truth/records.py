@@ -78,7 +78,7 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Transcriptions:
     """What ground truth says before any picture is looked up; `rows` counts all entries, broken ones too."""
 
     rows: int
@@ -92,14 +92,14 @@ class Format:
     """A way to write ground truth.
 
     name: as log and messages call it; find: those of all files that hold ground truth in this format;
-    read: (these files, all files, encoding of plain text files) -> what they say; single: whether one file must hold
+    read: (these files, the others, encoding of plain text files) -> what they say; single: whether one file must hold
     it all; without: what is missing for a picture that no record names; blank_waits: whether a record without text is
     a line that somebody found and nobody transcribed yet, and no mistake.
     """
 
     name: str
     find: Callable[[Sequence[File]], list[File]]
-    read: Callable[[Sequence[File], Sequence[File], str], Reading]
+    read: Callable[[Sequence[File], Sequence[File], str], Transcriptions]
     single: bool
     without: str
     blank_waits: bool = False

@@ -13,9 +13,9 @@ from ownhand.ground_truth.records import (
     File,
     Format,
     GroundTruthError,
-    Reading,
     Record,
     Rejection,
+    Transcriptions,
     read_text_file,
 )
 from ownhand.images import has_image_suffix
@@ -65,7 +65,7 @@ def _find(files: Sequence[File]) -> list[File]:
     return [file for file, _ in own] if any(pictures.find(base) for _, base in own) else []
 
 
-def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
+def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Transcriptions:
     pictures = _Pictures(files)
     records: list[Record] = []
     rejections: list[Rejection] = []
@@ -86,7 +86,7 @@ def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Reading:
                 problems.append(str(error))
     if problems:
         raise GroundTruthError(f"{len(problems)} text file(s) cannot be read:\n  " + "\n  ".join(problems[:10]))
-    return Reading(len(records) + len(rejections), records, rejections)
+    return Transcriptions(len(records) + len(rejections), records, rejections)
 
 
 FORMAT = Format(

@@ -1,4 +1,4 @@
-"""Readers: the base model and the base model with its adapter, and what they write down of each picture."""
+"""Rows of prediction files: what the base model, and the base model with its adapter, read in each picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ownhand.samples import Sample
 Row = dict[str, Any]
 
 
-def disabled(model: PeftModel, reader: str) -> AbstractContextManager[None]:
+def as_reader(model: PeftModel, reader: str) -> AbstractContextManager[None]:
     """The model as `reader` has it: "base" is without the adapter."""
     return model.disable_adapter() if reader == "base" else nullcontext()
 

@@ -1,4 +1,4 @@
-"""Pixels: a picture becomes the views that the vision tower sees, by DeepSeek-OCR's original rules.
+"""Pixels: a picture becomes the views that the vision tower sees, by DeepSeek-OCR's original rules, and these tokens.
 
 A *view* is one square picture. Every mode has one global view; "gundam" adds tiles of a grid w x h (columns x rows).
 The view sizes are the base model's own: they come from the `view_sizes` entry of its `processor_config.json`, else
@@ -7,8 +7,10 @@ they are its family's. Source of the rules: the processing code published with d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -155,6 +157,39 @@ def _to_tensor(image: Image.Image) -> torch.Tensor:
     """(3, height, width), values in [-1, 1]."""
     pixels = torch.from_numpy(np.array(image, dtype=np.float32))
     return (pixels / 255 - 0.5).div(0.5).permute(2, 0, 1).contiguous()
+
+
+def pixel_inputs(views: Sequence[Views], dtype: torch.dtype) -> dict[str, Any]:
+    """The arguments of the model's `forward` for pictures, one per sequence of the batch."""
+    tiles = [one.tiles for one in views if one.tiles is not None]
+    return {
+        "pixel_values": torch.stack([one.global_view for one in views]).to(dtype),
+        "pixel_values_local": torch.cat(tiles).to(dtype) if tiles else None,
+        "num_local_patches": [0 if one.tiles is None else len(one.tiles) for one in views],
+        "patches_grid": [list(one.grid) for one in views],
+    }
+
+
+@torch.inference_mode()
+def compute_vision_tokens(model: Any, views: Views) -> torch.Tensor:
+    """Vision tokens of one picture, (tokens, width) in the model's dtype, on the CPU; `model` with adapter or without.
+
+    Their order: the rows of the whole grid of tiles from the top, each from left to right across all tiles, then those
+    of the global view, a newline token behind each row, and the separator last. One picture a pass: what else is read
+    at the same time can never change a picture's tokens. Raises ValueError when the model returns another number of
+    tokens than the views promise.
+    """
+    inputs = pixel_inputs([views], model.dtype)
+    features = model.get_image_features(
+        **{name: part.to(model.device) if isinstance(part, torch.Tensor) else part for name, part in inputs.items()}
+    )
+    tokens: torch.Tensor = features.pooler_output[0].cpu().clone()
+    if len(tokens) != views.tokens:
+        raise ValueError(
+            f"the vision tower returned {len(tokens)} tokens where the mode gives {views.tokens}; "
+            "do the view sizes in processor_config.json belong to this model?"
+        )
+    return tokens
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ownhand.evaluation.metrics import comparable, mark_differences
+from ownhand.evaluation.metrics import mark_differences
 from ownhand.evaluation.readings import READERS, Line
 from ownhand.files import write_text
 from ownhand.report.html_report import open_template
 from ownhand.report.thumbnails import Thumbnail, embed_pictures
+from ownhand.text import comparable
 from ownhand.vision.probes import probe_samples
 
 WIDTH_PX, MARGIN_PX = 720, 12

@@ -22,7 +22,7 @@ from ownhand.evaluation.confidence import calibrate, review
 from ownhand.evaluation.cross_validation import CrossValidation
 from ownhand.evaluation.examples import find_examples
 from ownhand.evaluation.learning_curve import LearningCurve
-from ownhand.evaluation.metrics import comparable, count_confusions, count_wrong_characters, mark_differences
+from ownhand.evaluation.metrics import count_confusions, count_wrong_characters, mark_differences
 from ownhand.evaluation.proof import find_problems
 from ownhand.evaluation.readings import Line, readers_of, worst_first
 from ownhand.evaluation.summary import Rate
@@ -35,7 +35,7 @@ from ownhand.report.learning_curve import gather_learning_curve
 from ownhand.report.records import gather_records
 from ownhand.report.thumbnails import embed_pictures
 from ownhand.samples import Sample
-from ownhand.text import grapheme_clusters
+from ownhand.text import comparable, grapheme_clusters
 
 TEMPLATE_FOLDER = Path(__file__).parent / "template"
 NAMES = {"base": "Base model", "adapter": "With adapter"}

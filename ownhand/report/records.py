@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ownhand import files
-from ownhand.evaluation.metrics import comparable
 from ownhand.params import PARAMS_FILE, Params, flatten, read_params
 from ownhand.report.charts import Curve, draw_curve
 from ownhand.report.thumbnails import embed_jpeg
 from ownhand.report.verdict import count, describe_loss
 from ownhand.samples import Sample
-from ownhand.text import grapheme_clusters
+from ownhand.text import comparable, grapheme_clusters
 from ownhand.vision.contact_sheet import read_contact_sheet
 
 REJECTED_SHOWN = 200

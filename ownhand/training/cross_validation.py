@@ -24,7 +24,7 @@ from ownhand import processes
 from ownhand.errors import Refusal
 from ownhand.model.adapter import weaken
 from ownhand.model.base import BaseModel
-from ownhand.model.reading import disabled, read_samples
+from ownhand.model.reading import as_reader, read_samples
 from ownhand.params import Params
 from ownhand.runtime import alone_in, checkpoint_folder, fingerprint
 from ownhand.samples import SIDES, Sample, metadata_file
@@ -88,7 +88,7 @@ def train_each(
     def read(reader: str, own: Sequence[Sample], see: Callable[[str], torch.Tensor], description: str) -> list[Row]:
         counts = [cache.count(sample.image_id) for sample in own]
         model.eval()
-        with disabled(model, reader):
+        with as_reader(model, reader):
             name = unfinished / description.replace(" ", "-")
             return read_samples(model, own, counts, see, base_model, params.transcribe, name, description)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ownhand.dataset.repeats import comparable_text
 from ownhand.errors import Refusal
 from ownhand.samples import Sample
+from ownhand.text import comparable
 
 
 def assign_folds(samples: Sequence[Sample], folds: int) -> list[int]:
@@ -23,7 +23,7 @@ def assign_folds(samples: Sequence[Sample], folds: int) -> list[int]:
     groups = join_groups(samples)
     characters: dict[int, int] = {}
     for group, sample in zip(groups, samples, strict=True):
-        characters[group] = characters.get(group, 0) + len(comparable_text(sample.text))
+        characters[group] = characters.get(group, 0) + len(comparable(sample.text))
     if folds > len(characters):
         possible = f"set it to at most {len(characters)}, " if len(characters) > 1 else "set it to 0, "
         raise Refusal(

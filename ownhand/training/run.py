@@ -18,13 +18,14 @@ from ownhand.errors import Refusal
 from ownhand.model.adapter import add_adapter, load_adapter_weights, lora_config, needs_pictures
 from ownhand.model.base import BaseModel
 from ownhand.model.sequence import CachedVisionCollator
+from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params
 from ownhand.samples import Sample
 from ownhand.training.checkpoints import SealCheckpoints, last_whole_checkpoint
 from ownhand.training.schedule import Schedule
 from ownhand.training.selection import MIN_LINES_FOR_CER, KeepBest, make_cer_reader
 from ownhand.training.trainer import CachedSamples, TokenWeightedTrainer
-from ownhand.vision.features import FeatureCache, compute_vision_tokens
+from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import PictureCollator, Pictures
 
 

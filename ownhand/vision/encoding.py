@@ -29,12 +29,12 @@ import ownhand
 from ownhand import processes
 from ownhand.files import hash_file, write_atomically, write_json
 from ownhand.model.base import BaseModel
-from ownhand.model.views import Views
+from ownhand.model.views import Views, compute_vision_tokens
 from ownhand.params import EncodeParams, Params
 from ownhand.progress import track
 from ownhand.runtime import checkpoint_folder, fingerprint
 from ownhand.samples import Sample
-from ownhand.vision.features import compute_vision_tokens, write_features
+from ownhand.vision.features import write_features
 
 # The code that decides what vision tokens a picture has.
 CODE = (

@@ -19,33 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ownhand.files import write_atomically, write_json
-from ownhand.model.views import Views
 
 INDEX = "index.json"
-
-
-@torch.inference_mode()
-def compute_vision_tokens(model: Any, views: Views) -> torch.Tensor:
-    """Vision tokens of one picture, (tokens, width) in the model's dtype, on the CPU; `model` with adapter or without.
-
-    One picture a pass: what else is read at the same time can never change a picture's tokens.
-    Raises ValueError when the model returns another number of tokens than the views promise.
-    """
-    device, dtype = model.device, model.dtype
-    tiles = views.tiles
-    features = model.get_image_features(
-        pixel_values=views.global_view[None].to(device, dtype),
-        pixel_values_local=None if tiles is None else tiles.to(device, dtype),
-        num_local_patches=[0 if tiles is None else len(tiles)],
-        patches_grid=[list(views.grid)],
-    )
-    tokens: torch.Tensor = features.pooler_output[0].cpu().clone()
-    if len(tokens) != views.tokens:
-        raise ValueError(
-            f"the vision tower returned {len(tokens)} tokens where the mode gives {views.tokens}; "
-            "do the view sizes in processor_config.json belong to this model?"
-        )
-    return tokens
 
 
 def write_features(

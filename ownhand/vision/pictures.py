@@ -11,7 +11,7 @@ from PIL import Image
 
 from ownhand.images import open_image
 from ownhand.model.sequence import SpecialTokens, pad_batch
-from ownhand.model.views import Views, VisionInput
+from ownhand.model.views import Views, VisionInput, pixel_inputs
 from ownhand.params import EncodeParams
 from ownhand.samples import Sample
 from ownhand.vision.augment import augment
@@ -41,17 +41,6 @@ class Pictures:
             seed = [self.encode.seed, int(sample.sha256, 16), int(copy)]
             image = augment(image, self.encode.augment, seed)
         return image
-
-
-def pixel_inputs(views: Sequence[Views], dtype: torch.dtype) -> dict[str, Any]:
-    """The arguments of the model's `forward` for pictures, one per sequence of the batch."""
-    tiles = [one.tiles for one in views if one.tiles is not None]
-    return {
-        "pixel_values": torch.stack([one.global_view for one in views]).to(dtype),
-        "pixel_values_local": torch.cat(tiles).to(dtype) if tiles else None,
-        "num_local_patches": [0 if one.tiles is None else len(one.tiles) for one in views],
-        "patches_grid": [list(one.grid) for one in views],
-    }
 
 
 class PictureCollator:

@@ -187,6 +187,18 @@ def compare(
 
 
 @app.command(rich_help_panel=TRAINED)
+def curve(
+    target: Annotated[float, typer.Option(min=0.1, max=100, help="CER in per cent to be reached.")] = 10.0,
+    points: Annotated[int, typer.Option(min=2, max=8, help="Sizes: all lines, half of them, a quarter ...")] = 4,
+) -> None:
+    """Say what more lines would bring: train on ever larger parts of the pages and measure each."""
+    from ownhand import curve as module
+    from ownhand.params import read_params
+
+    module.curve(read_params(), target / 100, points)
+
+
+@app.command(rich_help_panel=TRAINED)
 def clean() -> None:
     """Free the disk of unfinished work and of what is kept to make the next run short."""
     from ownhand import clean as module

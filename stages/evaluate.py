@@ -2,7 +2,8 @@
 
 Reads data/processed (the lists and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
 data/others/*.jsonl (what other readers read, see the README there), params.yaml and, where they exist,
-metrics/rejected.csv, metrics/train.json, metrics/curves/*.csv and data/features/contact_sheet.
+metrics/rejected.csv, metrics/waiting.csv, metrics/train.json, metrics/curves/*.csv, data/features/contact_sheet, and
+metrics/learning_curve/curve.json (what `ownhand curve` left; shown while samples and parameters are those of it).
 Writes metrics/evaluation.json (the dozen numbers that people compare), metrics/lines.csv (a row per validation line),
 metrics/confusions.csv (the adapter's), metrics/tables/: summary.json (all numbers) and *.csv (every rate with its
 interval; CER by page, hand, length and script; calibration; review), metrics/report/index.html and
@@ -24,6 +25,8 @@ from ownhand.evaluation.cross_validation import (
     summarise_cross_validation,
     word_cross_validation,
 )
+from ownhand.evaluation.learning_curve import FILE as LEARNING_CURVE
+from ownhand.evaluation.learning_curve import read_curve
 from ownhand.evaluation.others import other_files
 from ownhand.evaluation.proof import find_problems, read_probes, summarise_probes
 from ownhand.evaluation.readings import PREDICTIONS, own_files, read_lines
@@ -31,7 +34,7 @@ from ownhand.evaluation.summary import compare_rates, headline, rounded, summari
 from ownhand.evaluation.written import write_confusions, write_lines, write_tables
 from ownhand.files import write_json
 from ownhand.inputs import Inputs
-from ownhand.params import EvaluateParams, read_params
+from ownhand.params import PARAMS_FILE, EvaluateParams, read_params
 from ownhand.report.gallery import write_gallery
 from ownhand.report.html_report import ReportSources, write_report
 from ownhand.report.verdict import NBSP, describe_trained_texts
@@ -58,7 +61,10 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
     write_lines(metrics / "lines.csv", lines)
     write_confusions(metrics / "confusions.csv", lines)
     write_tables(metrics / "tables", lines, rates, crossed)
-    sources = ReportSources(root, samples, lines, rates, summary, params, crossed)
+    curve = read_curve(root, samples, read_params(root / PARAMS_FILE))
+    if curve is None and (root / LEARNING_CURVE).exists():
+        print(f"evaluate: note: {LEARNING_CURVE.as_posix()} is of other samples or parameters, and is not shown")
+    sources = ReportSources(root, samples, lines, rates, summary, params, crossed, curve)
     write_report(metrics / "report" / "index.html", sources)
     write_gallery(metrics / "gallery", lines, root)
     return summary

@@ -321,6 +321,26 @@ def test_the_program_is_stopped_from_the_page(folder: Path, driver: Any, start: 
     assert program.process.returncode == 0
 
 
+def test_one_enter_too_many_does_not_stop_the_program_and_a_signal_ends_it_with_what_was_gained(
+    folder: Path, driver: Any, start: Callable[..., Program]
+) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    (folder / "data/raw/annotations.csv").write_text("filename,text\n1.jpg,Строка 201\n", encoding="utf-8")
+    program = start("--review")
+    tab = Tab(driver, program.address)
+    tab.enter()
+    assert tab.text("end-title") == "All lines are done"
+    for _ in range(3):
+        driver.switch_to.active_element.send_keys(Keys.ENTER)
+    tab.alt("KeyZ", "z")
+    tab.wait(lambda: tab.text("label") == "1.jpg")  # the server still answers
+    tab.enter()
+    program.process.terminate()
+    assert "1 line confirmed" in program.end()
+    assert program.process.returncode == 0
+
+
 def test_lines_of_a_page_go_into_its_page_file(folder: Path, driver: Any, start: Callable[..., Program]) -> None:
     raw = folder / "data/raw"
     for number in range(2, 6):

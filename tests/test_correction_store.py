@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from ownhand import files
-from ownhand.correction.queue import SET_ASIDE, Line, Lines
+from ownhand.correction.queue import Line, Lines
 from ownhand.correction.store import ChangedElsewhere, Store
 from ownhand.errors import Refusal
 from ownhand.files import Unwritable
+from ownhand.ground_truth.set_aside import NAME as SET_ASIDE
 
 TABLE = '\ufefffilename;text;page;note\r\na.jpg;"Ёж";p1;да\r\nb.jpg;;p1;\r\n'
 PAGE = """<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15">

@@ -150,7 +150,11 @@ def test_interrupted_anywhere_it_goes_on_and_gives_the_same_bytes(
     assert run.keep is kept
     cross_validate.main()
     output = capsys.readouterr().out
-    assert "fold 1 of 2" not in output and "fold 2 of 2" in output and "goes on from checkpoint-3" in output
+    assert (
+        "training 1 of 2" not in output
+        and "training 2 of 2, fold 2" in output
+        and "goes on from checkpoint-3" in output
+    )
     assert written() == expected
 
 

@@ -52,7 +52,7 @@ LAYERS = (
     {"checks"},
     {"report"},
     {"export_card.py"},
-    {"read.py", "export.py", "serving_client.py", "clean.py"},
+    {"read.py", "export.py", "serving_client.py", "clean.py", "curve.py"},
     {"correction"},
     {"correct.py"},
     {"cli.py"},

@@ -18,6 +18,8 @@ from PIL import Image
 import ownhand.samples
 import stages.prepare
 from demo.drawing import Hand, draw_line
+from ownhand.correction.queue import Lines
+from ownhand.correction.store import Store
 from ownhand.dataset.preparation import Summary, name_pages, prepare
 from ownhand.dataset.splits import SplitError
 from ownhand.errors import Refusal, run_stage
@@ -283,6 +285,29 @@ def test_what_is_untranscribed_waits_and_never_stops_the_run(
     ]
     rows = listed.read_text(encoding="utf-8").splitlines()
     assert rows[1] == "more/00.png,,picture: no row of the annotations names it" and len(rows) == 31
+
+
+def test_what_a_person_has_set_aside_neither_waits_nor_is_rejected(
+    raw: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("illegible", "blank", "later", "never seen"):
+        save_line(raw / f"{name}.png", "текст", 1)
+    with (raw / "annotations.csv").open("a", encoding="utf-8") as table:
+        table.write("illegible.png,,\nlater.png,вновь написано,p9\n")
+    store = Store(Lines(raw, "utf-8"), raw.parent)
+    store.set_aside(store.lines.by_name["illegible.png"], "", "unreadable")
+    store.set_aside(store.lines.by_name["blank.png"], "", "not a line")
+    with (raw / "set_aside.csv").open("a", encoding="utf-8") as table:
+        table.write("later.png,unreadable\nno longer there.png,unreadable\n")
+    summary = run(max_rejected_share=0.0)
+    assert (summary.rejected, summary.waiting, sum(summary.samples.values())) == (0, 1, 13)
+    assert rejected(raw) == []
+    assert "never seen.png" in (raw.parent / "metrics/waiting.csv").read_text(encoding="utf-8")
+    said = [line for line in capsys.readouterr().out.splitlines() if "set aside" in line]
+    assert said == [f"prepare: 2 set aside as no ground truth ({(raw / 'set_aside.csv').as_posix()})"]
+    (raw / "set_aside.csv").write_bytes(b"\xff")
+    with pytest.raises(Refusal, match=r"set_aside\.csv is no table in UTF-8"):
+        run()
 
 
 def test_where_everything_waits_there_is_a_list_and_a_sentence(raw: Path, run: Run) -> None:

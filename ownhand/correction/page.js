@@ -57,7 +57,7 @@ function show(next, draft) {
   work.hidden = !line;
   $("end").hidden = !!line;
   $("finish").hidden = !line;
-  if (!line) { $("again").hidden ? $("stop").focus() : $("again").focus(); return; }
+  if (!line) { $("end-title").focus(); return; }  // no button: one Enter too many would stop the program
   if (visited[at] !== line.number) { visited = [...visited.slice(0, at + 1), line.number]; at = visited.length - 1; }
   seen = line.text;
   touched = draft !== undefined;
@@ -224,7 +224,7 @@ const commands = {
   larger() { zoom = Math.min(zoom * 1.25, 6); layout(); },
   smaller() { zoom = Math.max(zoom / 1.25, 0.3); layout(); },
   turn() { turns = (turns + 1) % 4; picture.src = `picture/${line.number}/${turns}`; },
-  finish() { work.hidden = $("finish").hidden = true; $("end").hidden = false; $("stop").focus(); },
+  finish() { work.hidden = $("finish").hidden = true; $("end").hidden = false; $("end-title").focus(); },
   async again() {
     const content = line ? {line} : await call("skip", {number: null});
     if (content) show(content.line);

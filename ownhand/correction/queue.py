@@ -23,6 +23,8 @@ from ownhand.ground_truth.matching import match
 from ownhand.ground_truth.page_xml import FORMAT as PAGE_XML
 from ownhand.ground_truth.records import File, Format
 from ownhand.ground_truth.regions import Region
+from ownhand.ground_truth.set_aside import NAME as SET_ASIDE
+from ownhand.ground_truth.set_aside import read_set_aside
 from ownhand.ground_truth.text_files import FORMAT as TEXT_FILES
 from ownhand.images import find_files, has_image_suffix
 from ownhand.text import is_blank
@@ -30,7 +32,6 @@ from ownhand.text import is_blank
 WRITABLE = (ANNOTATIONS, TEXT_FILES, PAGE_XML, ALTO_XML)
 WRITTEN = "annotations.csv or .tsv, text files beside the pictures, PAGE XML and ALTO XML"
 PAGES = (PAGE_XML, ALTO_XML)
-SET_ASIDE = "set_aside.csv"  # in data/raw: lines that are no ground truth, and why
 REASONS = ("unreadable", "not a line")
 WAITS = "waits \ue000"  # stands for a missing text while records are matched, which would reject them
 HELD_SECONDS = 600  # for so long a line that one tab shows comes last in the others
@@ -144,7 +145,7 @@ class Lines:
 
     def set_aside(self, line: Line, why: str) -> None:
         """Note in data/raw that a line is no ground truth, and why; "" takes the note back."""
-        noted = self._read_set_aside()
+        noted = read_set_aside(self.raw)
         if noted.pop(line.name, "") == why == "":
             return
         if why:
@@ -193,7 +194,7 @@ class Lines:
 
     def _arrange(self) -> None:
         """Put the lines that are there in order, name them for a person, and note which were set aside."""
-        noted = self._read_set_aside()
+        noted = read_set_aside(self.raw)
         there = [line for line in self.all if not line.gone]
         keys = {picture: _natural(picture) for picture in {line.picture for line in there}}
         self.in_order = sorted(there, key=lambda line: (keys[line.picture], line.position))
@@ -205,16 +206,6 @@ class Lines:
             line.label = f"{line.picture}, line {so_far[line.picture]} of {on_page[line.picture]}"
             line.label = line.label if line.region else line.picture
             line.why = noted.get(line.name, "")
-
-    def _read_set_aside(self) -> dict[str, str]:
-        path = self.raw / SET_ASIDE
-        try:
-            rows = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")))
-        except FileNotFoundError:
-            return {}
-        except (UnicodeError, csv.Error) as error:
-            raise Refusal(f"{path.as_posix()} is no table in UTF-8 ({error}); mend or remove it") from None
-        return {row[0]: row[1] for row in rows[1:] if len(row) > 1}
 
 
 class Queue:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import secrets
+import signal
 import socket
 import threading
 import unicodedata
@@ -377,5 +378,6 @@ def serve(
     announce(address)
     if browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by the system, too, it says what was gained
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])

@@ -29,6 +29,7 @@ from ownhand.dataset.splits import Split, SplitRules, split_samples
 from ownhand.errors import Refusal
 from ownhand.files import write_json, write_text
 from ownhand.ground_truth import Rejection, TranscribedImage, read_ground_truth
+from ownhand.ground_truth.set_aside import NAME as SET_ASIDE
 from ownhand.images import ImageLimits
 from ownhand.params import PrepareParams
 from ownhand.samples import Sample, write_metadata
@@ -122,6 +123,8 @@ def prepare(
         print(f"prepare: rejected: {line}")
     if truth.waiting:
         print(f"prepare: {count_waiting(truth.waiting, waiting_csv)}")
+    if truth.set_aside:
+        print(f"prepare: {truth.set_aside} set aside as no ground truth ({(raw / SET_ASIDE).as_posix()})")
     pages = {side: {one.place for one, of in zip(samples, split.sides, strict=True) if of == side} for side in SIDES}
     return Summary(
         rows=truth.rows,

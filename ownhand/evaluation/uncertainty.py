@@ -67,7 +67,7 @@ def bootstrap(rates: PairedRates, samples: int, confidence_level: float, seed: i
     With few pages (below about 20) percentile intervals are somewhat too narrow; the report says so.
     """
     counts = np.stack([rates.reader, rates.adapter, rates.n], axis=1)  # (pages, 3)
-    sums = np.concatenate([weights @ counts for weights in _draw_pages(len(counts), samples, seed)])  # (samples, 3)
+    sums = np.concatenate([weights @ counts for weights in draw_pages(len(counts), samples, seed)])  # (samples, 3)
     reader, adapter = sums[:, 0] / sums[:, 2], sums[:, 1] / sums[:, 2]
     tail = (1 - confidence_level) / 2
 
@@ -99,7 +99,7 @@ def permutation_p_value(rates: PairedRates, samples: int, seed: int) -> float:
     return (as_large + 1) / (samples + 1)
 
 
-def _draw_pages(pages: int, samples: int, seed: int) -> Iterator[Counts]:
+def draw_pages(pages: int, samples: int, seed: int) -> Iterator[Counts]:
     """Blocks (draws, pages) of how often each page was drawn; every row adds up to `pages`."""
     rng = np.random.default_rng(seed)
     for size in _block_sizes(pages, samples):

@@ -27,6 +27,7 @@ GUESSES = 200  # missing files for which a similar name is looked for; a person 
 ROWS_SHOWN = 5  # of rows that contradict each other; each has its own rejection
 LINE_WAITS = "line: its TextLine holds no text"
 PAGE_WAITS = "page: its file holds no TextLine"
+EMPTY = "empty text: nothing is transcribed"
 LIKE = 60  # of 100: names less alike than this are no guess
 
 
@@ -51,7 +52,8 @@ class TranscribedImage:
 class GroundTruth:
     """All that a folder holds: samples in the order of their rows, rejections, and notes for the person at hand.
 
-    waiting: pictures and lines without a transcription, which are no rejections;
+    waiting: pictures and lines without a transcription, which are no rejections; set_aside: how many of those a person
+    has set aside, which are in no list;
     source: the format and its files, for the log; rows: entries read; images: pictures in the folder, with or without
     a transcription.
     """
@@ -63,6 +65,7 @@ class GroundTruth:
     rejections: list[Rejection]
     waiting: list[Waiting]
     notes: list[str]
+    set_aside: int = 0
 
 
 def match(form: Format, own: Sequence[File], reading: Transcriptions, found: FoundFiles) -> GroundTruth:
@@ -94,7 +97,7 @@ def match(form: Format, own: Sequence[File], reading: Transcriptions, found: Fou
         if is_blank(record.text) and form.blank_waits:
             waiting.append(Waiting(sample_name, record.row, LINE_WAITS if record.line else PAGE_WAITS))
         elif is_blank(record.text):
-            rejections.append(Rejection(sample_name, record.row, "empty text: nothing is transcribed"))
+            rejections.append(Rejection(sample_name, record.row, EMPTY))
         elif "\N{REPLACEMENT CHARACTER}" in record.text:
             reason = "damaged text: it holds U+FFFD, the trace of a wrong encoding; restore the original text"
             rejections.append(Rejection(sample_name, record.row, reason))

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from ownhand.evaluation.confidence import calibrate, review
 from ownhand.evaluation.cross_validation import CrossValidation
 from ownhand.evaluation.examples import find_examples
+from ownhand.evaluation.learning_curve import LearningCurve
 from ownhand.evaluation.metrics import count_confusions, count_wrong_characters, mark_differences
 from ownhand.evaluation.proof import find_problems
 from ownhand.evaluation.readings import Line, readers_of, worst_first
@@ -30,6 +31,7 @@ from ownhand.files import write_text
 from ownhand.params import EvaluateParams
 from ownhand.report import crossed, verdict
 from ownhand.report.charts import draw_bars, draw_curve, end_of_axis
+from ownhand.report.learning_curve import gather_learning_curve
 from ownhand.report.records import gather_records
 from ownhand.report.thumbnails import embed_pictures
 from ownhand.samples import Sample
@@ -66,6 +68,7 @@ class ReportSources:
     summary: dict[str, Any]
     params: EvaluateParams
     crossed: CrossValidation | None = None
+    learning_curve: LearningCurve | None = None
 
 
 def write_report(path: Path, sources: ReportSources) -> None:
@@ -97,6 +100,7 @@ def gather(sources: ReportSources) -> dict[str, Any]:
         **_gather_confidence(sources.lines, sources.summary),
         **_gather_proof(sources),
         **crossed.gather_folds(sources.crossed, sources.summary, sources.params.confidence_level, sources.root),
+        **gather_learning_curve(sources.learning_curve),
         **gather_records(sources.root, sources.samples),
         "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

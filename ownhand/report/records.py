@@ -16,7 +16,7 @@ from ownhand import files
 from ownhand.params import PARAMS_FILE, Params, flatten, read_params
 from ownhand.report.charts import Curve, draw_curve
 from ownhand.report.thumbnails import embed_jpeg
-from ownhand.report.verdict import describe_loss
+from ownhand.report.verdict import count, describe_loss
 from ownhand.samples import Sample
 from ownhand.text import comparable, grapheme_clusters
 from ownhand.vision.contact_sheet import read_contact_sheet
@@ -43,6 +43,7 @@ def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
     metrics = root / "metrics"
     train = read_json(metrics / "train.json")
     rejected = files.read_table(metrics / "rejected.csv")
+    waiting = Counter(row["what"].partition(":")[0] for row in files.read_table(metrics / "waiting.csv"))
     readiness = read_json(metrics / "readiness.json").get("findings", [])
     return {
         "curve": read_curves(metrics / "curves", "*_loss.csv", "loss"),
@@ -55,6 +56,7 @@ def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
         "rejected": rejected[:REJECTED_SHOWN],
         "rejected_left": len(rejected) - REJECTED_SHOWN,
         "reasons": Counter(row["reason"].partition(":")[0] for row in rejected).most_common(),
+        "waiting": " and ".join(count(number, kind) for kind, number in sorted(waiting.items())),
         "readiness": [finding for finding in readiness if finding["level"] != "ready"],
         "in_order": [finding for finding in readiness if finding["level"] == "ready"],
         "params_text": word_params(read_params(root / PARAMS_FILE)),

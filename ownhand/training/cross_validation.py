@@ -1,10 +1,10 @@
-"""One adapter per fold, trained as `train` trains and without the pages that it then reads.
+"""Several adapters, each trained as `train` trains: one per fold, which then reads the pages that it has not seen.
 
 The base model is loaded once, and the adapter starts every fold from the same weights as a run of `train`. Vision
 tokens are those of data/features; the augmented copies of validation pictures, which only a cross-validation trains
 on, are made here once for all folds, so that `encode` and `train` do not depend on it.
 
-Each finished fold is kept outside the outputs, and the one that is interrupted goes on from its checkpoint.
+Each finished training is kept outside the outputs, and the one that is interrupted goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -52,7 +52,34 @@ def cross_validate(
     """
     params = without_choice(params)
     cache = complete_cache(samples, params, features, unfinished, device)
-    sets = [_prepare_fold(samples, folds, fold, params, cache) for fold in range(1, max(folds) + 1)]
+    runs = {
+        f"fold {fold}": [
+            replace(sample, split="val" if of == fold else "train") for sample, of in zip(samples, folds, strict=True)
+        ]
+        for fold in range(1, max(folds) + 1)
+    }
+    base, done = train_each("cross_validate", runs, params, cache, unfinished, device)
+    adapter = [row for fold in done for row in fold["rows"]]
+    records = [{"fold": fold, **one["record"]} for fold, one in enumerate(done, start=1)]
+    return base, sorted(adapter, key=lambda row: str(row["image_id"])), records
+
+
+def train_each(
+    command: str,
+    runs: dict[str, list[Sample]],
+    params: Params,
+    cache: FeatureCache,
+    unfinished: Path,
+    device: torch.device,
+) -> tuple[list[Row], list[Row]]:
+    """An adapter for each of `runs`, by name, on the training side of its samples; it then reads the other side.
+
+    Returns what the base model reads of all that is held out anywhere, and of each run {"record", "rows"}. A run that
+    is finished stays in `unfinished` under its name and is not made again. `command`: who says which run it is at.
+    Refusal when a run has fewer training views than a batch.
+    """
+    sets = {name: _prepare_run(name, samples, params, cache) for name, samples in runs.items()}
+    everything = {one.image_id: one for samples in runs.values() for one in samples if one.split == "val"}
     base_model = BaseModel.open(params, weights=False)
     set_seed(params.train.seed)
     model = set_up_lora(params, device)
@@ -65,26 +92,31 @@ def cross_validate(
             name = unfinished / description.replace(" ", "-")
             return read_samples(model, own, counts, see, base_model, params.transcribe, name, description)
 
-    base: list[Row] = keep(unfinished / "base.json", lambda: read("base", samples, cache.tokens, "base reads"))
-    adapter, records = [], []
-    for fold, datasets in enumerate(sets, start=1):
-        held_out = [sample for sample, of in zip(samples, folds, strict=True) if of == fold]
+    held_out = [everything[image_id] for image_id in sorted(everything)]
+    base: list[Row] = keep(unfinished / "base.json", lambda: read("base", held_out, cache.tokens, "base reads"))
+    done = []
+    for number, (name, datasets) in enumerate(sets.items(), start=1):
+        own = [sample for sample in runs[name] if sample.split == "val"]
+        folder = unfinished / name.replace(" ", "-")
 
-        def run(fold: int = fold, datasets: Datasets = datasets, held_out: list[Sample] = held_out) -> Row:
+        def run(
+            number: int = number,
+            name: str = name,
+            datasets: Datasets = datasets,
+            own: list[Sample] = own,
+            folder: Path = folder,
+        ) -> Row:
             if processes.number() == 0:
-                print(f"cross_validate: fold {fold} of {len(sets)}", flush=True)
+                print(f"{command}: training {number} of {len(sets)}, {name}", flush=True)
             start_afresh(model, fresh)
-            record = _train_fold(model, datasets, params, unfinished / f"fold-{fold}")
-            name = f"fold {fold} reads"
-            rows = read("adapter", held_out, lambda image_id: datasets.see(model, image_id), name)
-            return {"record": {"fold": fold, **record}, "rows": rows}
+            record = _train(model, datasets, params, folder)
+            rows = read("adapter", own, lambda image_id: datasets.see(model, image_id), f"{name} reads")
+            return {"record": record, "rows": rows}
 
-        done = keep(unfinished / f"fold-{fold}.json", run)
+        done.append(keep(folder.with_name(f"{folder.name}.json"), run))
         if processes.number() == 0:
-            shutil.rmtree(unfinished / f"fold-{fold}", ignore_errors=True)
-        adapter += done["rows"]
-        records.append(done["record"])
-    return base, sorted(adapter, key=lambda row: str(row["image_id"])), records
+            shutil.rmtree(folder, ignore_errors=True)
+    return base, done
 
 
 def without_choice(params: Params) -> Params:
@@ -137,17 +169,14 @@ def start_afresh(model: PeftModel, fresh: dict[str, torch.Tensor]) -> None:
                 weight.grad = None
 
 
-def _prepare_fold(
-    samples: Sequence[Sample], folds: Sequence[int], fold: int, params: Params, cache: FeatureCache
-) -> Datasets:
-    sides = [replace(sample, split="val" if of == fold else "train") for sample, of in zip(samples, folds, strict=True)]
+def _prepare_run(name: str, samples: Sequence[Sample], params: Params, cache: FeatureCache) -> Datasets:
     try:
-        return prepare_datasets(params, sides, cache)
+        return prepare_datasets(params, samples, cache)
     except Refusal as refusal:
-        raise Refusal(f"cross-validation, fold {fold}: {refusal}") from None
+        raise Refusal(f"{name}: {refusal}") from None
 
 
-def _train_fold(model: PeftModel, datasets: Datasets, params: Params, unfinished: Path) -> Row:
+def _train(model: PeftModel, datasets: Datasets, params: Params, unfinished: Path) -> Row:
     trainer = create_trainer(model, datasets, params, unfinished)
     before = trainer.mean_loss(datasets.val)
     train(trainer)

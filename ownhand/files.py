@@ -99,6 +99,16 @@ def is_write_error(error: BaseException) -> bool:
     return isinstance(error, OSError) or any(word in str(error) for word in WRITE_ERRORS)
 
 
+def clear_folder(folder: Path) -> None:
+    """Have an empty folder, whatever stands in its place; a link goes, not what it leads to, as when DVC does this."""
+    with writing(folder):
+        if folder.is_symlink() or folder.is_file():
+            folder.unlink()
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+
+
 def flush_folder(folder: Path) -> None:
     """Have the system put every file below `folder`, and the names of all of them, on the disk."""
     for path in folder.rglob("*"):

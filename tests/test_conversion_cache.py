@@ -103,6 +103,21 @@ def test_a_kept_picture_that_was_changed_or_lost_is_converted_again(
     assert len(converted) == 3  # these two and the one that is no picture
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such device")
+def test_what_is_no_file_where_a_kept_picture_was_is_converted_again(
+    tmp_path: Path, originals: list[Original], converted: list[str]
+) -> None:
+    first = convert(tmp_path, originals, "one")
+    kept = sorted((tmp_path / "cache/today").glob("*.jpg"))
+    kept[0].unlink()
+    kept[0].mkdir()
+    kept[1].unlink()
+    kept[1].symlink_to("/dev/zero")  # hashing it would not end
+    converted.clear()
+    assert convert(tmp_path, originals, "two") == first
+    assert len(converted) == 3  # these two and the one that is no picture
+
+
 def test_a_kill_at_any_byte_of_the_index_loses_at_most_one_picture(
     tmp_path: Path, originals: list[Original], converted: list[str]
 ) -> None:

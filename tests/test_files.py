@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from ownhand.errors import Refusal
 from ownhand.files import (
     AppendedLines,
     Unwritable,
+    clear_folder,
     read_json,
     write_atomically,
     write_folder,
@@ -201,3 +203,20 @@ def test_a_file_of_somebody_else_is_not_overwritten(tmp_path: Path, content: str
     with pytest.raises(Refusal, match=r"letter\.txt, line [12], is damaged or no JSON: remove the file"):
         AppendedLines(path)
     assert path.read_text(encoding="utf-8") == content
+
+
+@pytest.mark.parametrize("there", ["nothing", "folder", "file", "link", "dangling link"])
+def test_a_folder_is_emptied_whatever_stands_there_and_nothing_behind_a_link(tmp_path: Path, there: str) -> None:
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "data/processed"
+    elsewhere.mkdir()
+    (elsewhere / "mine").touch()
+    folder.parent.mkdir()
+    if there == "folder":
+        shutil.copytree(elsewhere, folder)
+    elif there == "file":
+        folder.touch()
+    elif there != "nothing":
+        folder.symlink_to(elsewhere if there == "link" else "nowhere")
+    clear_folder(folder)
+    assert folder.is_dir() and not folder.is_symlink() and not list(folder.iterdir())
+    assert (elsewhere / "mine").exists()

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from ownhand.dataset.duplicates import Picture
@@ -48,6 +49,8 @@ class KnownHashes:
         """The SHA-256 of a file, which is read only if it is not as it was; None when it cannot be read."""
         try:
             stat = path.stat()
+            if not S_ISREG(stat.st_mode):  # a device has no end
+                return None
             entry = self.current.get(path.as_posix()) or self.known.get(path.as_posix())
             state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
             if not isinstance(entry, list) or entry[1:] != state:
@@ -91,6 +94,8 @@ class ConversionCache:
 
     def add(self, key: str, picture: Picture) -> None:
         """Keep a picture that was converted."""
+        if self._path(key).is_dir():
+            shutil.rmtree(self._path(key))
         self._path(key).unlink(missing_ok=True)
         _link(picture.path, self._path(key))
         self.hashes.of(self._path(key))  # while the system has it in memory

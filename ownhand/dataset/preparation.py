@@ -27,7 +27,7 @@ from ownhand.dataset.rejections import (
 from ownhand.dataset.repeats import find_recurring
 from ownhand.dataset.splits import Split, SplitRules, split_samples
 from ownhand.errors import Refusal
-from ownhand.files import write_json, write_text
+from ownhand.files import clear_folder, write_json, write_text
 from ownhand.ground_truth import Rejection, TranscribedImage, read_ground_truth
 from ownhand.ground_truth.set_aside import NAME as SET_ASIDE
 from ownhand.images import ImageLimits
@@ -77,8 +77,7 @@ def prepare(
     samples that cannot be split.
     """
     rejected_csv, waiting_csv = metrics / REJECTED, metrics / WAITING
-    if processed.exists():
-        shutil.rmtree(processed)
+    clear_folder(processed)
     rejected_csv.unlink(missing_ok=True)
     waiting_csv.unlink(missing_ok=True)
     lists = {"val": params.val, "test": params.test}

@@ -56,7 +56,8 @@ def _read_rows(path: Path, lines: Iterable[_Row], delimiter: str) -> Transcripti
         if problem and end > row:
             swallowed.append(f"lines {row} to {end}: {problem}")
         elif problem:
-            reason = f'broken row: {problem}; a quoted text is written "like ""this"" one"'
+            remedy = "" if "field limit" in problem else '; a quoted text is written "like ""this"" one"'
+            reason = f"broken row: {problem}{remedy}"
             rejections.append(Rejection("", row, reason))
         elif not any(value.strip() for value in fields):
             continue

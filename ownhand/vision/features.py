@@ -9,7 +9,6 @@ Reading is memory-mapped: a picture's tokens are copied only when they are asked
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ownhand.files import write_atomically, write_json
+from ownhand.files import clear_folder, write_atomically, write_json
 
 INDEX = "index.json"
 
@@ -30,8 +29,7 @@ def write_features(
 
     The bytes depend on the pairs alone. `origin` says in the index what made them. Returns the number of tokens.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    clear_folder(folder)
     images: dict[str, dict[str, Any]] = {}
     pending: dict[str, torch.Tensor] = {}
     shards = 0

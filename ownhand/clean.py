@@ -27,9 +27,17 @@ def clean() -> None:
             except Timeout:
                 work = lock.with_suffix("").as_posix()
                 raise Refusal(f"a run works in {work}; wait for its end, or stop it") from None
-        freed = {folder: _own_bytes(folder) for folder in folders}
+        freed = {}
         for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+            before = _own_bytes(folder)
+            for path in folder.iterdir():  # the folder may be a link to another disk
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+            freed[folder] = before - _own_bytes(folder)
+            if not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
     for folder, size in freed.items():
         print(f"clean: {folder.as_posix()}: {size / 1e6:,.1f} MB")
     print(f"clean: {sum(freed.values()) / 1e6:,.1f} MB freed; the next `dvc repro` makes anew what it needs of it")

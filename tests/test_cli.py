@@ -106,6 +106,18 @@ def test_clean_frees_what_can_be_made_again_and_says_how_much(folder: Path) -> N
     assert (folder / ".checkpoints/correct/journal.jsonl").exists() and (folder / "data").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_clean_empties_a_folder_that_is_a_link_to_another_disk(folder: Path) -> None:
+    disk = folder / "disk"
+    (disk / "checkpoint-5").mkdir(parents=True)
+    (disk / "checkpoint-5/COMPLETE").write_bytes(bytes(1_000_000))
+    (folder / ".checkpoints").mkdir(exist_ok=True)
+    (folder / ".checkpoints/train").symlink_to(disk)
+    code, said = command("clean")
+    assert code == 0 and "1.0 MB freed" in said
+    assert not list(disk.iterdir()) and (folder / ".checkpoints/train").is_dir()
+
+
 def test_check_writes_its_report_even_where_the_parameters_are_broken(folder: Path) -> None:
     (folder / "params.yaml").write_bytes("# Доля".encode("utf-16"))
     code, said = command("check")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ownhand.errors import Refusal
 from ownhand.vision.features import FeatureCache, write_features
 
 
@@ -55,6 +56,28 @@ def test_an_open_cache_can_be_pickled_for_a_spawned_worker(feature_folder: Path)
     cache = FeatureCache(feature_folder)
     before = cache.tokens("00001")
     assert torch.equal(pickle.loads(pickle.dumps(cache)).tokens("00001"), before)
+
+
+@pytest.mark.parametrize("content", [b'{"images": {"0', b"[]", b"{}", b'{"images": {"1": 5}}', b"\xff", b"[" * 100_000])
+def test_a_damaged_index_is_named_with_what_makes_it_anew(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "index.json").write_bytes(content)
+    with pytest.raises(Refusal, match=r"index\.json is damaged.*dvc repro --force --single-item encode"):
+        FeatureCache(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"junk" * 9, "cut", "of others"])
+def test_a_damaged_shard_is_named_with_what_makes_it_anew(tmp_path: Path, content: bytes | str | None) -> None:
+    write(tmp_path, {"00001": 5, "00002": 6})
+    shard = tmp_path / "tokens-00000.safetensors"
+    whole = shard.read_bytes()
+    if content == "of others":
+        write(tmp_path / "others", {"00003": 5})
+        whole = (tmp_path / "others" / shard.name).read_bytes()
+    shard.unlink()
+    if content is not None:
+        shard.write_bytes(content if isinstance(content, bytes) else whole[:-4] if content == "cut" else whole)
+    with pytest.raises(Refusal, match=r"tokens-00000\.safetensors is damaged.*dvc repro --force --single-item encode"):
+        FeatureCache(tmp_path).tokens("00001")
 
 
 def test_a_missing_cache_names_the_stage_to_run(tmp_path: Path) -> None:

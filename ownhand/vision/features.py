@@ -8,18 +8,19 @@ Reading is memory-mapped: a picture's tokens are copied only when they are asked
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ownhand.files import clear_folder, write_atomically, write_json
+from ownhand.errors import Refusal
+from ownhand.files import clear_folder, read_json, write_atomically, write_json
 
 INDEX = "index.json"
+AGAIN = "run `dvc repro --force --single-item encode`"  # what helps a damaged file
 
 
 def write_features(
@@ -56,8 +57,15 @@ def _read_index(folder: Path) -> dict[str, Any]:
     index = folder / INDEX
     if not index.exists():
         raise FileNotFoundError(f"{index} is missing: the pictures are not encoded yet; run `dvc repro encode`")
-    content: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
-    return content
+    content = read_json(index, AGAIN)
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, dict) or not all(_is_entry(entry) for entry in images.values()):
+        raise Refusal(f"{index.as_posix()} is damaged: it does not say where the pictures are; {AGAIN}")
+    return dict(content)
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and type(entry.get("shard")) is str and type(entry.get("tokens")) is int
 
 
 def shard_name(number: int) -> str:
@@ -68,7 +76,7 @@ class FeatureCache:
     """Read access to the vision tokens of `data/features`; `more` folders add the keys that they hold.
 
     Holds no open file when pickled, so that spawned workers can have it. Raises FileNotFoundError with the remedy when
-    there is no complete cache.
+    there is no complete cache, Refusal when a file of it is damaged.
     """
 
     def __init__(self, folder: Path, *more: Path) -> None:
@@ -96,9 +104,12 @@ class FeatureCache:
     def tokens(self, key: str) -> torch.Tensor:
         """(tokens, width) of one key."""
         shard = self._folders.get(key, self.folder) / self.index["images"][key]["shard"]
-        if shard not in self._open:
-            self._open[shard] = safe_open(shard, "pt")
-        tensor: torch.Tensor = self._open[shard].get_tensor(key)
+        try:
+            if shard not in self._open:
+                self._open[shard] = safe_open(shard, "pt")
+            tensor: torch.Tensor = self._open[shard].get_tensor(key)
+        except (SafetensorError, OSError) as error:
+            raise Refusal(f"{shard.as_posix()} is damaged or not whole ({error}); {AGAIN}") from None
         return tensor
 
     def count(self, key: str) -> int:

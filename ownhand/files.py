@@ -164,17 +164,28 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 class AppendedLines:
     """A JSON Lines file that grows while work goes on; what a kill leaves of a last line is dropped.
 
     hashed: each object stands behind a hash of itself, for unfinished work that nobody reads but we: what was altered
-    since is then said and dropped, with all behind it. kept: the objects that the file held when it was opened.
+    since is then said and dropped, with all behind it. key: what each object of ours has a text under. kept: the
+    objects that the file held when it was opened.
     """
 
-    def __init__(self, path: Path, hashed: bool = False) -> None:
+    def __init__(self, path: Path, hashed: bool = False, key: str | None = None) -> None:
         self.path = path
         self.hashed = hashed
         self.kept = self.read(path, hashed)
+        if key and not all(isinstance(value, dict) and isinstance(value.get(key), str) for value in self.kept):
+            raise Refusal(f"{path.as_posix()} was not written by this command: take another name")
         whole = b"".join(map(self._line, self.kept))
         if not path.exists() or path.read_bytes() != whole:
             write_text(path, whole.decode("utf-8"))
@@ -188,8 +199,8 @@ class AppendedLines:
         """
         values: list[Any] = []
         *lines, cut = path.read_bytes().split(b"\n") if path.exists() else [b""]
-        if cut and not cut.startswith((b"{", b"[")):
-            lines.append(cut)  # no line of ours
+        if cut and (not cut.startswith((b"{", b"[")) or (not hashed and _is_json(cut))):
+            lines.append(cut)  # no line of ours, or a whole one
         for line in lines:
             try:
                 value = json.loads(line)

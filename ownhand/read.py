@@ -133,7 +133,8 @@ def read(pictures: Sequence[str], params: Params, adapter: Path | None, how: How
     if how.style in STYLES and how.out and how.out.resolve().is_relative_to(RAW.resolve()):
         raise Refusal(f"{how.out.as_posix()} is ground truth, and what a model read is none; name another folder")
     to_file = how.out is not None and how.style not in STYLES
-    with AppendedLines(how.out) if how.out and to_file else _Printed(how.style, single=len(paths) == 1) as lines:
+    printed = _Printed(how.style, single=len(paths) == 1)
+    with AppendedLines(how.out, key="path") if how.out and to_file else printed as lines:
         known = {record["path"] for record in lines.kept}
         left = [(folder, path) for folder, path in photos if name_of(path) not in known]
         if len(left) < len(paths):

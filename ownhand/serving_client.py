@@ -158,7 +158,10 @@ def read_by_server(
         return server.read(open_image(picture[1], limits))
 
     failed = in_a_row = 0
-    with AppendedLines(out) as lines, track(pictures, total=total, what="reading", unit="picture") as progress:
+    with (
+        AppendedLines(out, key="image_id") as lines,
+        track(pictures, total=total, what="reading", unit="picture") as progress,
+    ):
         known = {row["image_id"] for row in lines.kept}
         lines.kept.clear()  # a million texts
         progress.update(len(known))

@@ -179,6 +179,15 @@ def test_lines_that_were_appended_come_back_but_one_that_was_cut(tmp_path: Path,
     assert len(AppendedLines.read(path, hashed)) == 2 and AppendedLines.read(tmp_path / "none", hashed) == []
 
 
+@pytest.mark.parametrize("content", ['{"image": "a.jpg", "text": "да"}', '{"path": 1}\n', "7\n", '{"path": "a"}\n[]\n'])
+def test_a_file_of_other_lines_is_refused_and_not_rewritten(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(Refusal, match=r"train\.jsonl was not written by this command: take another name"):
+        AppendedLines(path, key="path")
+    assert path.read_text(encoding="utf-8") == content, "its last line may lack a line end, and is not cut for that"
+
+
 @pytest.mark.parametrize("change", [("мама", "папа"), ('"мама"', "мама"), ("[", "["), ("[", "{"), ("]", "")])
 def test_unfinished_work_that_was_altered_is_said_and_done_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str]

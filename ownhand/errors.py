@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import logging
 import os
 import re
 import shutil
@@ -37,7 +36,6 @@ def run_stage(main: Callable[[], object], resumes: bool = True) -> None:
     """
     set_up_output()
     warnings.simplefilter("ignore", FutureWarning)  # what libraries tell each other
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on some CPUs it recommends a download to everybody
     try:
         main()
         sys.stdout.flush()  # what cannot be written is an error here, and not behind the end

@@ -188,11 +188,11 @@ class TrainParams(Group):
     lora_alpha: int = Field(default=32, ge=1, le=65_536, description="the adapter is scaled by lora_alpha / lora_r")
     lora_dropout: float = Field(default=0.0, ge=0, lt=1, description="must be 0 with experts among the targets")
     lora_targets: list[Literal["attention", "mlp", "experts", "vision", "projector"]] = Field(
-        default=["attention", "mlp", "experts"],
+        default=["attention", "mlp", "experts", "vision", "projector"],
         min_length=1,
-        description="also vision, projector: pictures at every step instead of the cache",
+        description="the last two need pictures, not the cache",
     )
-    epochs: float = Field(default=6.0, gt=0, le=10_000, description="how often each view is trained on")
+    epochs: float = Field(default=3.0, gt=0, le=10_000, description="how often each view is trained on")
     batch_size: int = Field(default=16, ge=1, le=100_000, description="sequences of a batch, all processes together")
     batch_tokens: int | None = Field(
         default=None,
@@ -201,7 +201,7 @@ class TrainParams(Group):
         description="a number: as many sequences as fit into so many tokens, batch_size being the most",
     )
     accumulation: int = Field(default=1, ge=1, le=100_000, description="batches per optimizer step")
-    learning_rate: float = Field(default=1.0e-3, gt=0, lt=1, description="at its highest; it falls along a cosine")
+    learning_rate: float = Field(default=2.0e-3, gt=0, lt=1, description="at its highest; it falls along a cosine")
     warmup_share: float = Field(default=0.1, ge=0, lt=1, description="of all optimizer steps")
     warmup_steps: int | None = Field(
         default=None, ge=0, le=1_000_000_000, description="a number of optimizer steps instead of the share"
@@ -271,7 +271,7 @@ class TranscribeParams(Group):
         default=35, ge=0, le=1_000_000, description="the one repetition guard; 0 switches it off"
     )
     adapter_strength: float = Field(
-        default=1.0, gt=0, le=1, description="share of what the adapter adds; below 1 more of print stays readable"
+        default=0.8, gt=0, le=1, description="share of what the adapter adds; below 1 more of print stays readable"
     )
     batch_size: int = Field(default=16, ge=1, le=100_000, description="pictures read at once")
     expert_weights: Literal["as_is", "nf4"] = Field(

@@ -160,7 +160,7 @@ def test_the_official_adapter_has_one_pair_for_each_matrix_of_the_official_check
     found = logits(load_base_model(str(tmp_path / "sum"), dtype=torch.float32), tokens, special)
     base = load_base_model(str(model_folder), dtype=torch.float32)
     plain = logits(base, tokens, special)
-    expected = logits(load_adapter(base, tmp_path / "adapter"), tokens, special)
+    expected = logits(load_adapter(base, tmp_path / "adapter", params.transcribe.adapter_strength), tokens, special)
     assert torch.allclose(found, expected, atol=1e-4, rtol=0)
     assert not torch.allclose(plain, expected, atol=1e-2)
 

@@ -139,7 +139,7 @@ def test_llama_cpp_reads_as_torch_does(tmp_path: Path, params: Params, gguf: Pat
     if targets:
         params = with_targets(params, targets)
         train_a_little(params, tmp_path / "adapter")
-        model = load_adapter(model, tmp_path / "adapter")
+        model = load_adapter(model, tmp_path / "adapter", params.transcribe.adapter_strength)
         export_adapter(params, tmp_path / "adapter", tmp_path / "official", EVALUATION)
         adapters = [tmp_path / "adapter.gguf"]
         llama_cpp(

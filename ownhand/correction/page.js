@@ -78,8 +78,12 @@ function show(next, draft) {
   }
   if (line.upcoming !== null) new Image().src = `picture/${line.upcoming}/0`;
   edited();
-  const place = spots().length ? 0 : text.value.length;
   text.focus();
+  placeCaret();
+}
+
+function placeCaret() {  // before the first uncertain spot, which Tab then reaches, or where one goes on writing
+  const place = spots().length ? 0 : text.value.length;
   text.setSelectionRange(place, place);
 }
 
@@ -309,8 +313,10 @@ setInterval(async () => {
   if (content.text !== seen && !line.elsewhere) { conflict({text: content.text, why: content.why}); return; }
   if (!line.proposal && content.proposal) {
     line.proposal = content.proposal;
-    if (!text.value && !touched && !seen) { text.value = content.proposal.text; }
+    const fresh = !text.value && !touched && !seen;
+    if (fresh) text.value = content.proposal.text;
     edited();
+    if (fresh) placeCaret();
   }
 }, 2500);
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
@@ -131,6 +132,20 @@ def weaken(weights: Iterable[tuple[str, torch.Tensor]], strength: float) -> None
     for name, weight in weights:
         if ".lora_B." in name:
             weight.mul_(strength)
+
+
+@contextmanager
+def weakened(model: PeftModel, strength: float) -> Iterator[None]:
+    """The model with its adapter at `strength`, as `transcribe` reads; afterwards its weights are as they were."""
+    kept = {name: weight.detach().clone() for name, weight in model.named_parameters() if ".lora_B." in name}
+    weaken(model.named_parameters(), strength)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if name in kept:
+                    weight.copy_(kept[name])
 
 
 def load_adapter_weights(model: PeftModel, folder: Path) -> None:

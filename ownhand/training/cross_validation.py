@@ -180,11 +180,12 @@ def _train(model: PeftModel, datasets: Datasets, params: Params, unfinished: Pat
     trainer = create_trainer(model, datasets, params, unfinished)
     before = trainer.mean_loss(datasets.val)
     train(trainer)
-    weaken(model.named_parameters(), params.transcribe.adapter_strength)
-    return {
+    record = {
         "trained": sorted({example.image_id for example in datasets.train.examples}),
         "held_out": sorted({example.image_id for example in datasets.val.examples}),
         "optimizer_steps": trainer.state.global_step,
         "val_loss_before": before,
         "val_loss": trainer.mean_loss(datasets.val),
     }
+    weaken(model.named_parameters(), params.transcribe.adapter_strength)  # as it is read from here on
+    return record

@@ -18,6 +18,7 @@ from ownhand import processes
 from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import count_character_errors, micro_average
 from ownhand.files import writing
+from ownhand.model.adapter import weakened
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
 from ownhand.params import TranscribeParams
@@ -44,7 +45,7 @@ def make_cer_reader(
 
     def read(model: Any) -> float:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), weakened(model, params.adapter_strength):
             vision_tokens = [tokens_of(model, sample.image_id) for sample in chosen]
             readings = transcribe(model, vision_tokens, base, params, None)
         model.train()

@@ -46,7 +46,7 @@ the whole pipeline can run anywhere. `demo/pretrain.py` makes it.
 **Trained on** drawn text only, in the fonts of `demo/fonts/printed` and `demo/fonts/handwritten`: words of nine
 languages (62 % Russian; wordfreq's lists), pieces of lines and random strings, of up to 64 characters. It began with
 the weights of a smaller demo base model, itself trained on 432,000 lines of up to 28 characters, and saw {steps:,}
-batches of {batch_size} lines more, each drawn line twice.
+batches of {batch_size} lines more, most drawn lines twice.
 
 **It reads** single short lines, print better than handwriting. **It does not read** whole pages, tables, formulas, or
 other scripts than Cyrillic and Latin. It has seen no photograph of real handwriting.

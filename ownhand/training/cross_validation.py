@@ -22,7 +22,7 @@ from transformers import set_seed
 
 from ownhand import processes
 from ownhand.errors import Refusal
-from ownhand.model.adapter import weaken
+from ownhand.model.adapter import weakened
 from ownhand.model.base import BaseModel
 from ownhand.model.reading import as_reader, read_samples
 from ownhand.params import Params
@@ -110,7 +110,8 @@ def train_each(
                 print(f"{command}: training {number} of {len(sets)}, {name}", flush=True)
             start_afresh(model, fresh)
             record = _train(model, datasets, params, folder)
-            rows = read("adapter", own, lambda image_id: datasets.see(model, image_id), f"{name} reads")
+            with weakened(model, params.transcribe.adapter_strength):
+                rows = read("adapter", own, lambda image_id: datasets.see(model, image_id), f"{name} reads")
             return {"record": record, "rows": rows}
 
         done.append(keep(folder.with_name(f"{folder.name}.json"), run))
@@ -180,12 +181,10 @@ def _train(model: PeftModel, datasets: Datasets, params: Params, unfinished: Pat
     trainer = create_trainer(model, datasets, params, unfinished)
     before = trainer.mean_loss(datasets.val)
     train(trainer)
-    record = {
+    return {
         "trained": sorted({example.image_id for example in datasets.train.examples}),
         "held_out": sorted({example.image_id for example in datasets.val.examples}),
         "optimizer_steps": trainer.state.global_step,
         "val_loss_before": before,
         "val_loss": trainer.mean_loss(datasets.val),
     }
-    weaken(model.named_parameters(), params.transcribe.adapter_strength)  # as it is read from here on
-    return record

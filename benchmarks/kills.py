@@ -158,7 +158,8 @@ class Bench:
         )
         for name in listed.stdout.decode().split("\0"):
             source = ROOT / name
-            if name and source.is_file() and not name.startswith(("data/raw/", "metrics/", "dvc.lock", "tests/")):
+            made = name.startswith(("data/raw/", "metrics/", "dvc.lock", "tests/"))
+            if source.is_file() and (not made or name.startswith("metrics/learning_curve/")):
                 (self.work / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, self.work / name)
         with (ROOT / "data/raw/annotations.csv").open(encoding="utf-8", newline="") as file:

@@ -17,6 +17,7 @@ strings of up to three characters first. With words from the start it learns the
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import time
 from pathlib import Path
@@ -41,7 +42,8 @@ BATCH_SIZE = 32
 LEARNING_RATES = (2.0e-3, 1.0e-3)  # of Muon and of AdamW
 WARMUP_STEPS = 200
 MEAN_DECAY = 0.995  # of the running mean of the weights, per step
-BFLOAT16 = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # there it is ten times slower
+# Of the copy of the weights that computes; on older CPUs bfloat16 is ten times slower.
+DTYPE = torch.float32 if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2") else torch.bfloat16
 SEED = 3
 CHECKPOINT_STEPS = 50
 MEASURE_STEPS = 1000
@@ -174,10 +176,14 @@ def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: in
             optimizer.load_state_dict(held)
         step, curriculum = state["step"], Curriculum(state["longest"], state["loss"])
         print(f"pretrain: goes on from step {step}, texts of up to {curriculum.longest} characters", flush=True)
+    computing = copy.deepcopy(model).to(DTYPE)  # computes; `model` keeps the weights in float32
+    for layer in computing.model.vision_tower.sam_encoder.layers:
+        layer.compile(dynamic=True)
+    pairs = list(zip(model.parameters(), computing.parameters(), strict=True))
     dataset = DrawnLines(TextSource(corpus), printed, handwritten, BATCH_SIZE, SEED + step, curriculum.shared)
     batches = iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=3))
     started, first, losses = time.monotonic(), step, []
-    model.train()
+    computing.train()
     while True:
         share = min(1.0, (step + 1) / WARMUP_STEPS)
         if cooldown:
@@ -185,17 +191,24 @@ def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: in
         for optimizer, rate in zip(optimizers, LEARNING_RATES, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = share * rate
+        with torch.no_grad():
+            for weight, copied in pairs:
+                copied.copy_(weight)
         batch = next(batches)
-        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
-            loss = model(**batch).loss
+        batch["pixel_values"], batch["pixel_values_local"] = (
+            None if batch[name] is None else batch[name].to(DTYPE) for name in ("pixel_values", "pixel_values_local")
+        )
+        loss = computing(**batch).loss
         value = float(loss.detach())
         if not math.isfinite(value):
             raise SystemExit(f"pretrain: the loss is {value} at step {step}; lower LEARNING_RATES")
         loss.backward()
+        for weight, copied in pairs:
+            weight.grad = None if copied.grad is None else copied.grad.float()
+            copied.grad = None
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
         mean.update_parameters(model)
         curriculum.update(value)
         losses.append(value)

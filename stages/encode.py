@@ -1,14 +1,14 @@
 """Encode: the frozen vision tower looks at every picture once.
 
-Reads   data/processed/, the base model; parameters `model`, `encode`.
+Reads   data/processed/, the base model; parameters `model`, `encode`, and `train.lora_targets`.
 Writes  data/features/: vision tokens in safetensors shards, and index.json; contact_sheet/: some training pictures with
         their copies, for the report.
 Refuses a model whose vision tower gives another number of tokens than the mode promises.
 Alone   python -m stages.encode
 
 Pictures that were encoded before, also by a run that was interrupted, are taken from the token store. Augmented copies
-(`encode.copies`) are made for training pictures only; validation pictures are encoded as they are. The blank and
-printed pictures of ownhand/vision/probes.py are encoded too.
+(`encode.copies`) are made for training pictures only, and not where LoRA changes the vision tower: there `train` looks
+at the pictures itself. The blank and printed pictures of ownhand/vision/probes.py are encoded too.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ownhand.processes import start_processes
 from ownhand.runtime import alone_in, set_up
 from ownhand.samples import Sample, read_metadata
 from ownhand.vision.contact_sheet import Group, write_contact_sheet
-from ownhand.vision.encoding import content_key, copy_keys, encode_views, image_key, store_folder, tidy_store
-from ownhand.vision.pictures import Pictures
+from ownhand.vision.encoding import cached_copies, content_key, encode_views, image_key, store_folder, tidy_store
+from ownhand.vision.pictures import Pictures, copy_keys
 from ownhand.vision.probes import probe_pictures
 
 FEATURES = Path("data/features")
@@ -63,7 +63,7 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
     base = BaseModel.open(params)
     vision = base.vision
     pictures = Pictures(samples, vision, params.encode)
-    copies, probes = params.encode.copies, probe_pictures(samples)
+    copies, probes = cached_copies(params), probe_pictures(samples)
     views = {key: content_key(sample, key, params.encode) for sample in samples for key in feature_keys(sample, copies)}
     keys = views | {key: image_key(image) for key, image in probes.items()}
 
@@ -79,7 +79,7 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
         show_copies(samples, pictures, features / CONTACT_SHEET)
     return (
         f"encode: read {len(samples)} pictures; wrote {tokens:,} vision tokens of {len(views)} views "
-        f"({params.encode.copies} augmented copies per training picture) and {len(probes)} probe pictures to "
+        f"({copies} augmented copies per training picture) and {len(probes)} probe pictures to "
         f"{features.as_posix()}; refused 0"
     )
 

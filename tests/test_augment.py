@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from ownhand.params import AugmentParams, read_params
-from ownhand.vision.augment import augment, line_height
+from ownhand.vision.augment import augment, augmented_size, line_height
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = read_params(ROOT / "params.yaml").encode.augment
@@ -44,6 +44,13 @@ def test_a_copy_depends_on_its_seed_alone() -> None:
     assert digest(augment(line(), SETTINGS, [5, 7, 1])) == first
     copies = {digest(augment(line(), SETTINGS, seed)) for seed in ([5, 7, 1], [5, 7, 2], [5, 8, 1], [6, 7, 1])}
     assert len(copies) == 4 and digest(line()) not in copies
+
+
+def test_the_size_of_a_copy_is_known_without_making_it() -> None:
+    for settings in (SETTINGS, SHIPPED, OFF):
+        for seed in range(5):
+            for image in (line(), line(width=900, height=200)):
+                assert augmented_size(*image.size, settings, [seed]) == augment(image, settings, [seed]).size
 
 
 def test_another_process_makes_the_same_copy() -> None:

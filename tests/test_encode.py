@@ -29,6 +29,7 @@ def test_probe_pictures_are_encoded_under_keys_that_no_training_view_has(
         update={
             "model": params.model.model_copy(update={"name_or_path": model_folder.as_posix()}),
             "encode": params.encode.model_copy(update={"copies": 1}),
+            "train": params.train.model_copy(update={"lora_targets": ["attention"]}),
             "runtime": params.runtime.model_copy(update={"device": "cpu", "threads": 1}),
         }
     )

@@ -19,6 +19,7 @@ from ownhand.model.views import VisionInput, pixel_inputs
 from ownhand.params import read_params
 from ownhand.samples import Sample, write_metadata
 from ownhand.vision.augment import augment
+from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import PictureCollator, Pictures
 from stages import train, transcribe
 from stages.encode import encode
@@ -33,7 +34,9 @@ def on_disk(tmp_path: Path, samples: list[Sample], pictures: list[Image.Image]) 
     for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
         path = tmp_path / f"{sample.image_id}.png"
         picture.save(path)
-        split.append(replace(sample, image_path=path.as_posix(), split="val" if i == 3 else "train"))
+        side = "val" if i == 3 else "train"
+        width, height = picture.size
+        split.append(replace(sample, image_path=path.as_posix(), width=width, height=height, split=side))
     return split
 
 
@@ -46,6 +49,8 @@ def test_a_copy_is_the_augmented_picture_and_the_same_at_every_call(
     expected = vision.views(augment(pictures[1], settings.augment, [settings.seed, 2, 3]))
     for _ in range(2):
         assert torch.equal(files.views("00002~3").global_view, expected.global_view)
+    for key in ("00002", *(f"00002~{number}" for number in range(1, 9))):
+        assert files.count_tokens(key) == files.views(key).tokens
     with pytest.raises(KeyError):
         files.views("00009")
 
@@ -89,7 +94,9 @@ def test_an_adapter_of_the_vision_tower_is_trained_and_then_read_with(
     params = read_params()
 
     encode(on_disk, params)
+    assert not [key for key in FeatureCache(Path("data/features")).index["images"] if "~" in key]
     train.main()
+    assert json.loads(Path("metrics/train.json").read_text(encoding="utf-8"))["train_views"] == 3 * 2
     weights = load_file("models/adapter/adapter_model.safetensors")
     moved = {name for name, weight in weights.items() if "lora_B" in name and bool(weight.any())}
     assert {part for part in ("sam_encoder", "vision_encoder", "projector") if any(part in n for n in moved)} == {

@@ -19,6 +19,7 @@ from ownhand.model.fit import SequenceLimit
 from ownhand.params import Params
 from ownhand.runtime import DTYPES, set_up
 from ownhand.samples import SIDES, Sample, metadata_file, read_metadata
+from ownhand.vision.encoding import cached_copies
 
 RAW = Path("data/raw")
 REJECTED = Path("metrics/rejected.csv")
@@ -77,7 +78,7 @@ def _bytes_to_write(
     """The model's download, vision tokens of all pictures and copies, checkpoints."""
     if model is None or limit is None:
         return 0
-    copies = {"train": 1 + params.encode.copies, "val": 1}
+    copies = {"train": 1 + cached_copies(params), "val": 1}
     tokens = sum(limit.count_vision_tokens(one.width, one.height) * copies[one.split] for one in samples)
     width: int = model.config.text_config.hidden_size * DTYPES[params.model.dtype].itemsize
     return facts.to_download + tokens * width + facts.adapter_weights * CHECKPOINT_BYTES

@@ -30,9 +30,9 @@ from ownhand.runtime import alone_in, checkpoint_folder, fingerprint
 from ownhand.samples import SIDES, Sample, metadata_file
 from ownhand.training.checkpoints import is_whole, keep, seal
 from ownhand.training.run import Datasets, create_trainer, prepare_datasets, set_up_lora, train
-from ownhand.vision.encoding import content_key, copy_keys, encode_views, store_folder
+from ownhand.vision.encoding import cached_copies, content_key, encode_views, store_folder
 from ownhand.vision.features import FeatureCache
-from ownhand.vision.pictures import Pictures
+from ownhand.vision.pictures import Pictures, copy_keys
 
 Row = dict[str, Any]
 
@@ -144,7 +144,7 @@ def complete_cache(
     keys = {
         key: content_key(sample, key, params.encode)
         for sample in samples
-        for key in copy_keys(sample.image_id, params.encode.copies)
+        for key in copy_keys(sample.image_id, cached_copies(params))
         if key not in cache.index["images"]
     }
     if not keys:

@@ -27,7 +27,7 @@ from ownhand.progress import Lines, is_watched
 from ownhand.samples import Sample
 from ownhand.training.batches import LengthBuckets, cut_in_order
 from ownhand.vision.features import FeatureCache
-from ownhand.vision.pictures import Pictures
+from ownhand.vision.pictures import Pictures, copy_keys
 
 LOSS_REMEDY = "Lower train.learning_rate, or use model.dtype bfloat16 or float32 instead of float16"
 
@@ -71,8 +71,10 @@ class CachedSamples(Dataset[dict[str, Any]]):
         too_long = []
         for sample in samples:
             keys = cache.keys_of(sample.image_id)
+            if pictures:
+                keys = [sample.image_id, *copy_keys(sample.image_id, pictures.encode.copies)]
             for key in keys if with_copies else keys[:1]:
-                count = cache.count(key)
+                count = pictures.count_tokens(key) if pictures else cache.count(key)
                 try:
                     tokens = len(self._ids(count, sample.text)[0])
                 except SequenceTooLong as error:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import kornia.augmentation as K
 import numpy as np
@@ -33,9 +34,7 @@ def augment(image: Image.Image, settings: AugmentParams, seed: Sequence[int]) ->
 
     The copy depends on picture, settings and seed alone. torch's own random numbers are left as they were.
     """
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which seeds the GPUs too.
-        torch.default_generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+    with _seeded(seed):
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255  # (1, 3, height, width)
         pixels = _warp(pixels, torch.tensor(paper_colour(image)) / 255, settings, line_height(image))
         for change in _changes_of_light(settings, line_height(image)):
@@ -48,30 +47,52 @@ def augment(image: Image.Image, settings: AugmentParams, seed: Sequence[int]) ->
     return copy
 
 
+def augmented_size(width_px: int, height_px: int, settings: AugmentParams, seed: Sequence[int]) -> tuple[int, int]:
+    """(width, height) of the copy that `augment` makes of a picture of this size, without making it."""
+    with _seeded(seed):
+        _, (height, width) = _placement(height_px, width_px, settings, min(height_px, LINE_PX))
+    return width, height
+
+
+@contextmanager
+def _seeded(seed: Sequence[int]) -> Iterator[None]:
+    """torch's random numbers from `seed`, and behind it as they were. Not torch.manual_seed, which seeds the GPUs."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+        yield
+
+
 def line_height(image: Image.Image) -> int:
     """The height of a line in pixels that shares are counted from: the picture's own, or a usual one on a page."""
     return min(image.height, LINE_PX)
 
 
-def _warp(pixels: torch.Tensor, paper: torch.Tensor, settings: AugmentParams, line_px: int) -> torch.Tensor:
-    """Turned, slanted, stretched, with new margins and wavy, on paper of that colour (3)."""
-    height, width = pixels.shape[2:]
-    wave = ELASTIC_SHARE * line_px
-    shift = settings.elastic * wave  # standard deviation in pixels: `elastic` is then that of the local stretching
+def _placement(height: int, width: int, settings: AugmentParams, line_px: int) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Where a picture goes on its new paper: matrix (3, 3), and the paper's (height, width)."""
+    shift = settings.elastic * ELASTIC_SHARE * line_px
     low, high = 1 - settings.stretch, 1 + settings.stretch
     slant = settings.shear_degrees
     affine = K.RandomAffine(settings.rotation_degrees, scale=(low, high, low, high), shear=(-slant, slant), p=1.0)
-    matrix = affine.compute_transformation(pixels, affine.forward_parameters(pixels.shape), affine.flags)[0]  # (3, 3)
+    shape = torch.Size([1, 3, height, width])
+    matrix = affine.compute_transformation(torch.empty(shape), affine.forward_parameters(shape), affine.flags)[0]
     corners = torch.tensor([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]], dtype=matrix.dtype)
     moved = (matrix @ corners)[:2]  # (2, corners)
     left, top, right, bottom = torch.rand(4) * settings.margin * line_px + ELASTIC_ROOM * shift
     matrix[:2, 2] += torch.stack([left, top]) - moved.min(dim=1).values
     new_width, new_height = (moved.max(dim=1).values - moved.min(dim=1).values).tolist()
-    size = (math.ceil(new_height + top + bottom), math.ceil(new_width + left + right))
+    return matrix, (math.ceil(new_height + top + bottom), math.ceil(new_width + left + right))
+
+
+def _warp(pixels: torch.Tensor, paper: torch.Tensor, settings: AugmentParams, line_px: int) -> torch.Tensor:
+    """Turned, slanted, stretched, with new margins and wavy, on paper of that colour (3)."""
+    height, width = pixels.shape[2:]
+    matrix, size = _placement(height, width, settings, line_px)
     if (matrix - torch.eye(3)).abs().max() > 1e-6 or size != (height, width):
         pixels = warp_affine(pixels, matrix[None, :2], size, mode="bicubic", padding_mode="fill", fill_value=paper)
     if not settings.elastic:
         return pixels
+    wave = ELASTIC_SHARE * line_px
+    shift = settings.elastic * wave  # standard deviation in pixels: `elastic` is then that of the local stretching
     # Smoothed with a Gaussian of that width, noise keeps 1 / (2 √π wave) of its deviation; kornia counts in half sides.
     scale = shift * 2 * math.sqrt(math.pi) * wave / NOISE_DEVIATION
     kernel = 4 * math.ceil(wave) + 1

@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 import ownhand
 from ownhand import processes
 from ownhand.files import hash_file, write_atomically, write_json
+from ownhand.model.adapter import needs_pictures
 from ownhand.model.base import BaseModel
 from ownhand.model.views import Views, compute_vision_tokens
 from ownhand.params import EncodeParams, Params
@@ -48,9 +49,9 @@ CODE = (
 )
 
 
-def copy_keys(image_id: str, copies: int) -> list[str]:
-    """The cache keys of a picture's augmented copies."""
-    return [f"{image_id}~{number}" for number in range(1, copies + 1)]
+def cached_copies(params: Params) -> int:
+    """How many augmented copies of a training picture are encoded: none where the vision tower itself is trained."""
+    return 0 if needs_pictures(params.train.lora_targets) else params.encode.copies
 
 
 def content_key(sample: Sample, key: str, encode: EncodeParams) -> str:

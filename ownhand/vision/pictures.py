@@ -14,7 +14,12 @@ from ownhand.model.sequence import SpecialTokens, pad_batch
 from ownhand.model.views import Views, VisionInput, pixel_inputs
 from ownhand.params import EncodeParams
 from ownhand.samples import Sample
-from ownhand.vision.augment import augment
+from ownhand.vision.augment import augment, augmented_size
+
+
+def copy_keys(image_id: str, copies: int) -> list[str]:
+    """The cache keys of a picture's augmented copies."""
+    return [f"{image_id}~{number}" for number in range(1, copies + 1)]
 
 
 class Pictures:
@@ -34,13 +39,21 @@ class Pictures:
 
     def image(self, key: str) -> Image.Image:
         """The picture or the augmented copy behind one key, RGB; the same at every call and in every process."""
+        sample, seed = self._find(key)
+        image = open_image(Path(sample.image_path))
+        return augment(image, self.encode.augment, seed) if seed else image
+
+    def count_tokens(self, key: str) -> int:
+        """Vision tokens of one key, without opening a file."""
+        sample, seed = self._find(key)
+        size = sample.width, sample.height
+        return self.vision.count_tokens(*(augmented_size(*size, self.encode.augment, seed) if seed else size))
+
+    def _find(self, key: str) -> tuple[Sample, list[int]]:
+        """The sample of a key, and a copy's seed: from the content, so that a line more before it changes no copy."""
         image_id, _, copy = key.partition("~")
         sample = self.samples[image_id]
-        image = open_image(Path(sample.image_path))
-        if copy:  # from the content, so that a line more before it changes no copy
-            seed = [self.encode.seed, int(sample.sha256, 16), int(copy)]
-            image = augment(image, self.encode.augment, seed)
-        return image
+        return sample, [self.encode.seed, int(sample.sha256, 16), int(copy)] if copy else []
 
 
 class PictureCollator:

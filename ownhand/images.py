@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 Image.MAX_IMAGE_PIXELS = None
 
 # Named, because some of Pillow's other readers start foreign programs (EPS) or read only a preview.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+PILLOW_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 # A phone keeps depth maps and further shots behind the photograph itself, which is the first picture of these.
 PHOTO_CONTAINERS = ("MPO", "HEIF")
 IMAGE_SUFFIXES = {".heic", ".heif"} | {
-    suffix for suffix, name in Image.registered_extensions().items() if name in (*FORMATS, *PHOTO_CONTAINERS)
+    suffix for suffix, name in Image.registered_extensions().items() if name in (*PILLOW_FORMATS, *PHOTO_CONTAINERS)
 }
 SYSTEM_NAMES = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_SUBFILE_TYPE = 258, 262, 254
@@ -226,9 +226,9 @@ def _decode(path: Path, limits: ImageLimits | None) -> Image.Image:
 @cache
 def _formats() -> tuple[str, ...]:
     if importlib.util.find_spec("pillow_heif") is None:
-        return FORMATS
+        return PILLOW_FORMATS
     importlib.import_module("pillow_heif").register_heif_opener()
-    return (*FORMATS, "HEIF")
+    return (*PILLOW_FORMATS, "HEIF")
 
 
 def _why_unidentified(path: Path) -> str:
@@ -236,9 +236,8 @@ def _why_unidentified(path: Path) -> str:
         start = file.read(12)
     if start[4:8] == b"ftyp" and not start.startswith(b"avi", 8) and "HEIF" not in _formats():
         return "HEIC/HEIF: the optional reader is missing; install it with `pip install pillow-heif`, or save as JPEG"
-    return (
-        f"not a readable picture: no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, or damaged; begins with {start[:8]!r}"
-    )
+    known = f"{', '.join(PILLOW_FORMATS[:-1])} or {PILLOW_FORMATS[-1]}"
+    return f"not a readable picture: no {known}, or damaged; begins with {start[:8]!r}"
 
 
 def _check_size(path: Path, size: tuple[int, int], limits: ImageLimits) -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel as Schema
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -36,7 +37,7 @@ class ParameterError(Refusal):
     """params.yaml holds something that cannot work; the message lists everything found."""
 
 
-class Group(BaseModel):
+class Group(Schema):
     """A group of parameters: strict types, no unknown keys, no number that is not finite."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True)

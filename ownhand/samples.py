@@ -10,7 +10,8 @@ from ownhand.errors import Refusal
 from ownhand.files import read_json, write_json
 
 PROCESSED = Path("data/processed")
-SIDES = ("train", "val")  # those that stages read; test samples are kept apart
+SIDES = ("train", "val")  # those that stages read
+ALL_SIDES = (*SIDES, "test")  # test samples are kept apart
 
 
 @dataclass(frozen=True)

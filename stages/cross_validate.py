@@ -44,7 +44,7 @@ def validate(params: Params, inputs: Inputs) -> None:
     samples = read_metadata()
     folds = assign_folds(samples, params.evaluate.folds)  # refuses before anything is loaded
     from ownhand import processes  # behind the way without folds, which must not wait for torch
-    from ownhand.model.reading import json_lines
+    from ownhand.model.decoding import json_lines
     from ownhand.runtime import alone_in, set_up
     from ownhand.training.cross_validation import cross_validate, unfinished_folder
 

@@ -25,8 +25,7 @@ from ownhand.files import write_text
 from ownhand.inputs import Inputs
 from ownhand.model.adapter import changes_vision, load_adapter
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import transcribe
-from ownhand.model.reading import as_reader, json_lines, read_samples
+from ownhand.model.decoding import as_reader, json_lines, read_samples, transcribe
 from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params, TranscribeParams, read_params
 from ownhand.processes import start_processes

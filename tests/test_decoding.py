@@ -9,8 +9,7 @@ import torch
 
 from ownhand.errors import Refusal
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import ConfidenceRecorder, is_loop, transcribe
-from ownhand.model.reading import json_lines
+from ownhand.model.decoding import ConfidenceRecorder, is_loop, json_lines, transcribe
 from ownhand.params import TranscribeParams
 from ownhand.samples import Sample
 from ownhand.vision.features import FeatureCache

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from demo.drawing import Hand, draw_line
-from ownhand.dataset.duplicates import DisjointSets, Picture, find_same_pictures, fingerprint
+from ownhand.dataset.duplicates import DisjointSets, Picture, find_same_pictures, perceptual_hash
 
 FONTS = Path(__file__).parent.parent / "demo/fonts"
 FONT = FONTS / "demo_hand/bad-script-regular.woff2"
@@ -32,7 +32,7 @@ def store(folder: Path, images: list[Image.Image]) -> list[Picture]:
         path = folder / f"{number}.png"
         image.save(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        pictures.append(Picture(path, image.width, image.height, digest, fingerprint(image)))
+        pictures.append(Picture(path, image.width, image.height, digest, perceptual_hash(image)))
     return pictures
 
 

@@ -233,7 +233,7 @@ def test_a_raw_file_whose_first_picture_is_a_preview_is_rejected(tmp_path: Path)
 def test_heic_without_the_optional_reader_is_rejected_with_the_package_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "_formats", lambda: images.FORMATS)
+    monkeypatch.setattr(images, "_formats", lambda: images.PILLOW_FORMATS)
     content = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(100)
     assert "pip install pillow-heif" in reason(tmp_path, content)
 

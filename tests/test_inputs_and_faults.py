@@ -89,7 +89,7 @@ class WithoutYo:
 def test_of_500_good_pictures_and_everything_bad_500_are_accepted_and_each_bad_one_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "_formats", lambda: images.FORMATS)  # as without the optional HEIC reader
+    monkeypatch.setattr(images, "_formats", lambda: images.PILLOW_FORMATS)  # as without the optional HEIC reader
     raw = tmp_path / "raw"
     (raw / "lines").mkdir(parents=True)
     rows: list[tuple[str, str]] = []

@@ -11,7 +11,7 @@ from conftest import written
 from PIL import Image
 
 from demo.drawing import Hand, draw_line
-from ownhand.dataset.duplicates import Picture, fingerprint
+from ownhand.dataset.duplicates import Picture, perceptual_hash
 from ownhand.dataset.leaks import Checks, check_split, describe_allowed, describe_split, list_names
 from ownhand.dataset.splits import Join, Split
 
@@ -25,7 +25,7 @@ def store(folder: Path, image: Image.Image, name: str, **options: int) -> Pictur
     path = folder / name
     image.save(path, **options)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Picture(path, image.width, image.height, digest, fingerprint(image))
+    return Picture(path, image.width, image.height, digest, perceptual_hash(image))
 
 
 @pytest.fixture

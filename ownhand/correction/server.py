@@ -22,7 +22,8 @@ from typing import Any
 
 import uvicorn
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel as Schema
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -94,7 +95,7 @@ class Guard:
         return ""
 
 
-class Sent(BaseModel):
+class Sent(Schema):
     """What the page sends with a change; tab: which of several it comes from, seen: the transcription it showed."""
 
     tab: str

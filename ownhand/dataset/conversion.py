@@ -25,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ownhand.dataset.conversion_cache import ConversionCache
-from ownhand.dataset.duplicates import Picture, fingerprint
+from ownhand.dataset.duplicates import Picture, perceptual_hash
 from ownhand.errors import Refusal
 from ownhand.files import writing
 from ownhand.ground_truth.regions import Region, RegionError, cut_region
@@ -171,7 +171,7 @@ def _convert(task: _Task) -> list[Done]:
         with writing(target):
             target.write_bytes(content)  # not flushed to the disk: only metadata.json makes the folder whole
         digest = hashlib.sha256(content).hexdigest()
-        batch.append((number, Picture(target, *image.size, digest, fingerprint(image))))
+        batch.append((number, Picture(target, *image.size, digest, perceptual_hash(image))))
     return batch
 
 

@@ -1,7 +1,7 @@
 """Duplicates: the same picture under another name, re-saved or resized.
 
-Such pictures must stand on one side of the split. Each picture gets a fingerprint of 32 bytes; pictures with close
-fingerprints are then compared by their pixels. Both look at the same thing: grey values without the slow change of
+Such pictures must stand on one side of the split. Each picture gets a perceptual hash of 32 bytes; pictures with close
+hashes are then compared by their pixels. Both look at the same thing: grey values without the slow change of
 light and paper, cut off where they are strong, so that a dark edge of the desk or a bright lamp does not decide.
 
 Measured on drawn lines of one hand and on pages under one fixed camera: re-saved (JPEG quality 30 and more), resized
@@ -63,7 +63,7 @@ class DisjointSets:
         return i != j
 
 
-def fingerprint(image: Image.Image) -> bytes:
+def perceptual_hash(image: Image.Image) -> bytes:
     """32 bytes that differ in few bits for copies of a picture: the signs of 256 random projections of its cells.
 
     Computed in whole numbers, so that it does not depend on the number of threads.
@@ -110,7 +110,7 @@ def _without_light(image: Image.Image, grid: tuple[int, int]) -> np.ndarray:
 def find_same_pictures(pictures: Sequence[Picture], recurring: Sequence[bool] = ()) -> list[tuple[int, int]]:
     """Pairs of indices that connect all pictures which are the same: equal files, or equal but for re-saving.
 
-    Three copies give two pairs. Only pictures with close fingerprints are opened. recurring: for each picture whether
+    Three copies give two pairs. Only pictures with close hashes are opened. recurring: for each picture whether
     its text recurs (`repeats.py`); a steady hand or a printed heading makes such pictures alike without their being
     copies, so two of them are the same only when their files are.
     """
@@ -118,7 +118,7 @@ def find_same_pictures(pictures: Sequence[Picture], recurring: Sequence[bool] = 
     first: dict[str, int] = {}
     pairs = [(first.setdefault(picture.sha256, i), i) for i, picture in enumerate(pictures)]
     pairs = [(i, j) for i, j in pairs if sets.join(i, j)]
-    for i, j in close_fingerprints(pictures):
+    for i, j in close_hashes(pictures):
         if recurring and recurring[i] and recurring[j]:
             continue
         if sets.find(i) != sets.find(j) and similarity(pictures[i], pictures[j]) >= SAME_PICTURE:
@@ -127,25 +127,25 @@ def find_same_pictures(pictures: Sequence[Picture], recurring: Sequence[bool] = 
     return pairs
 
 
-def close_fingerprints(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
+def close_hashes(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
     """Pairs of indices i < j whose bits are close; each picture is compared with those of about its own shape only."""
-    fingerprints = _Fingerprints(pictures, range(len(pictures)))
-    for at, i in enumerate(track(fingerprints.order, what="copies of pictures", unit="picture", delay=2)):
-        for j in fingerprints.close_to(pictures[i], at + 1):
+    hashes = _Hashes(pictures, range(len(pictures)))
+    for at, i in enumerate(track(hashes.order, what="copies of pictures", unit="picture", delay=2)):
+        for j in hashes.close_to(pictures[i], at + 1):
             yield min(i, j), max(i, j)
 
 
-def close_fingerprints_across(
+def close_hashes_across(
     pictures: Sequence[Picture], some: Sequence[int], others: Sequence[int]
 ) -> Iterator[tuple[int, int]]:
     """Pairs of an index of `some` and one of `others` whose bits are close."""
-    fingerprints = _Fingerprints(pictures, others)
+    hashes = _Hashes(pictures, others)
     for i in some:
-        for j in fingerprints.close_to(pictures[i], 0):
+        for j in hashes.close_to(pictures[i], 0):
             yield i, j
 
 
-class _Fingerprints:
+class _Hashes:
     """Fingerprints in the order of the pictures' shapes; `order` holds the indices of the pictures."""
 
     def __init__(self, pictures: Sequence[Picture], indices: Sequence[int]) -> None:

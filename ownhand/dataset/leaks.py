@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ownhand.dataset.duplicates import SAME_PICTURE, Picture, close_fingerprints_across, similarity
+from ownhand.dataset.duplicates import SAME_PICTURE, Picture, close_hashes_across, similarity
 from ownhand.dataset.repeats import (
     FEW_PAGES,
     PASSAGE_CHARACTERS,
@@ -22,10 +22,9 @@ from ownhand.dataset.repeats import (
     text_key,
 )
 from ownhand.dataset.splits import Split
-from ownhand.samples import Sample
+from ownhand.samples import ALL_SIDES, Sample
 from ownhand.text import comparable
 
-SIDES = ("train", "val", "test")
 SHOWN = 5  # examples in the log; metrics/split.json has all
 
 
@@ -34,7 +33,7 @@ class Checks:
     """How often something of a held-out sample is in training, too; the first five must be 0.
 
     identical_texts: long ones that stand on few pages; passages: words in a row, over the ends of lines;
-    close_pictures_compared: pairs across the split whose fingerprints are close, so that their pixels were compared.
+    close_pictures_compared: pairs across the split whose hashes are close, so that their pixels were compared.
     What may be on both sides: shorter_identical_texts, below `prepare.same_text_characters`; recurring_texts, which
     stand on many pages; close_pictures_of_recurring_texts, pairs that nobody compared, since such pictures are alike;
     held_out_samples_with_a_trained_text, which evaluation counts apart.
@@ -76,7 +75,7 @@ def check_split(
     passages: dict[str, set[int]] = {"train": set(), "held out": set(), "": set()}
     for i, passage in find_passages(texts, pages, same_text_characters):
         passages[sides[i] if sides[i] in ("train", "") else "held out"].add(passage)
-    across = list(close_fingerprints_across(pictures, held_out, trained))
+    across = list(close_hashes_across(pictures, held_out, trained))
     compared = [(pictures[i], pictures[j]) for i, j in across if not (recurring[i] and recurring[j])]
     return Checks(
         pages_on_both_sides=len(shared(pages)),
@@ -100,7 +99,7 @@ def describe_allowed(samples: Sequence[Sample], sides: Sequence[str], same_text_
     found: dict[str, dict[str, Any]] = {}
     for sample, side, pages in zip(samples, sides, counts, strict=True):
         text = comparable(sample.text)
-        row = found.setdefault(text_key(text), {"text": text, "pages": pages, **dict.fromkeys(SIDES, 0)})
+        row = found.setdefault(text_key(text), {"text": text, "pages": pages, **dict.fromkeys(ALL_SIDES, 0)})
         if side:
             row[side] += 1
     both = [(key, row) for key, row in found.items() if row["train"] and (row["val"] or row["test"])]
@@ -130,7 +129,7 @@ def describe_split(
     names = [sample.original_filename for sample in samples]
     trained_characters = {c for s, side in zip(samples, split.sides, strict=True) if side == "train" for c in s.text}
     sides: dict[str, Any] = {}
-    for side in SIDES:
+    for side in ALL_SIDES:
         own = [i for i, of in enumerate(split.sides) if of == side]
         if not own:
             continue
@@ -174,7 +173,7 @@ def word_split(samples: Sequence[Sample], split: Split, checks: Checks) -> list[
         contained.append(f"warning: the text of {names[inner]} {sides}: it may be recited instead of read")
     seen = checks.held_out_samples_with_a_trained_text
     allowed = [
-        f"note: {seen} of {sum(side in SIDES[1:] for side in split.sides)} held-out samples have a text that is "
+        f"note: {seen} of {sum(side in ALL_SIDES[1:] for side in split.sides)} held-out samples have a text that is "
         "trained on, too, as habits are (metrics/split.json: allowed_on_both_sides); cer_unseen_texts leaves them out"
     ]
     return [

@@ -14,7 +14,7 @@ from ownhand.dataset.conversion import convert_pictures
 from ownhand.dataset.conversion_cache import ConversionCache
 from ownhand.dataset.duplicates import Picture, find_same_pictures
 from ownhand.dataset.frozen import read_frozen
-from ownhand.dataset.leaks import SIDES, check_split, describe_split, list_names, word_split
+from ownhand.dataset.leaks import check_split, describe_split, list_names, word_split
 from ownhand.dataset.rejections import (
     REJECTED,
     WAITING,
@@ -32,7 +32,7 @@ from ownhand.ground_truth import Rejection, TranscribedImage, read_ground_truth
 from ownhand.ground_truth.set_aside import NAME as SET_ASIDE
 from ownhand.images import ImageLimits
 from ownhand.params import PrepareParams
-from ownhand.samples import Sample, write_metadata
+from ownhand.samples import ALL_SIDES, Sample, write_metadata
 
 if TYPE_CHECKING:  # the processes that convert pictures import this module, and torch behind it costs each 300 MB
     from ownhand.model.fit import SequenceLimit
@@ -124,11 +124,12 @@ def prepare(
         print(f"prepare: {count_waiting(truth.waiting, waiting_csv)}")
     if truth.set_aside:
         print(f"prepare: {truth.set_aside} set aside as no ground truth ({(raw / SET_ASIDE).as_posix()})")
-    pages = {side: {one.place for one, of in zip(samples, split.sides, strict=True) if of == side} for side in SIDES}
+    placed = list(zip(samples, split.sides, strict=True))
+    pages = {side: {sample.place for sample, of in placed if of == side} for side in ALL_SIDES}
     return Summary(
         rows=truth.rows,
         images=truth.images,
-        samples={side: split.sides.count(side) for side in SIDES if side in split.sides},
+        samples={side: split.sides.count(side) for side in ALL_SIDES if side in split.sides},
         pages={side: len(own) for side, own in pages.items() if own},
         rejected=len(rejections),
         rejected_csv=rejected_csv,
@@ -200,7 +201,7 @@ def _split(samples: Sequence[Sample], pictures: Sequence[Picture], metrics: Path
 
 def _write_samples(samples: Sequence[Sample], split: Split, processed: Path) -> None:
     """Move the pictures to where they belong; the lists come last."""
-    sides = [side for side in SIDES if side in split.sides]
+    sides = [side for side in ALL_SIDES if side in split.sides]
     for side in sides:
         (processed / side / "images").mkdir(parents=True)
     placed = []

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel as Schema
+from pydantic import ConfigDict, Field, ValidationError
 
 from ownhand.dataset.repeats import find_trained
 from ownhand.errors import Refusal
@@ -40,7 +41,7 @@ OF_A_READER = (
 OF_ALL = ("difference", "n_lines", "n_lines_trained_texts", "n_characters", "n_pages")
 
 
-class Fold(BaseModel):
+class Fold(Schema):
     """The record of one fold, as `cross_validate` writes it; losses in nats per token, of the held-out samples."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -53,7 +54,7 @@ class Fold(BaseModel):
     val_loss: float
 
 
-class Folds(BaseModel):
+class Folds(Schema):
     """The content of data/cross_validation/folds.json."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

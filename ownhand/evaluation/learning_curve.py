@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel as Schema
+from pydantic import ConfigDict, Field, ValidationError
 
 from ownhand.errors import Refusal
 from ownhand.evaluation.uncertainty import Counts, PairedRates, bootstrap, draw_pages
@@ -35,7 +36,7 @@ Outlook = Literal["reached", "between", "at least", "out of reach", "unknown"]
 Floats = NDArray[np.float64]
 
 
-class Record(BaseModel):
+class Record(Schema):
     """A part of curve.json."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel as Schema
+from pydantic import ConfigDict, ValidationError
 
 from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import count_character_errors, micro_average
@@ -21,7 +22,7 @@ MIN_GAIN = 0.2  # the right picture must take away at least this share of the er
 MAX_LOSS = 0.1  # more than this added to the CER on printed lines is worth a warning
 
 
-class ProbeReading(BaseModel):
+class ProbeReading(Schema):
     """What was read in one probe picture; `truth` is the text of the line, which may have had another picture."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

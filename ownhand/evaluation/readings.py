@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel as Schema
+from pydantic import ConfigDict, Field, ValidationError
 
 from ownhand.dataset.repeats import find_trained
 from ownhand.errors import Refusal
@@ -27,7 +28,7 @@ OTHERS_REMEDY = "make the file as data/others/README.md says, or remove it"
 SHOWN = 20  # ids, or lines that cannot be read, in one message
 
 
-class PlainPrediction(BaseModel):
+class PlainPrediction(Schema):
     """One line of another reader's prediction file; what else stands there is ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)

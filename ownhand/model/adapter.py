@@ -17,7 +17,8 @@ from typing import Annotated, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel as Schema
+from pydantic import ConfigDict, Field, ValidationError
 from transformers import PreTrainedModel
 
 from ownhand.errors import Refusal
@@ -172,7 +173,7 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
         weight.data.copy_(stored[name])
 
 
-class _Stored(BaseModel):
+class _Stored(Schema):
     """The fields of adapter_config.json that decide what an adapter computes; only these ever reach PEFT."""
 
     model_config = ConfigDict(strict=True, extra="allow")

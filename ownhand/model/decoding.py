@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ownhand import processes
 from ownhand.errors import Refusal
+from ownhand.files import AppendedLines
 from ownhand.model.base import BaseModel
 from ownhand.model.sequence import as_image_outputs, build_prompt_ids, pad_batch
 from ownhand.params import TranscribeParams
 from ownhand.progress import track
+from ownhand.samples import Sample
 
 LOOP_MIN_TOKENS, LOOP_MIN_REPEATS = 20, 4
+
+Row = dict[str, Any]  # of a prediction file
 
 
 @dataclass(frozen=True)
@@ -160,3 +168,54 @@ def _by_character(text: str, tokens: list[str], log_probabilities: list[float]) 
     if len(of_byte) != (ends[-1] if ends else 0):
         return ()
     return tuple(round(min(of_byte[start:end]), 4) for start, end in pairwise([0, *ends]))
+
+
+def as_reader(model: PeftModel, reader: str) -> AbstractContextManager[None]:
+    """The model as `reader` has it: "base" is without the adapter."""
+    return model.disable_adapter() if reader == "base" else nullcontext()
+
+
+def read_samples(
+    model: Any,
+    samples: Sequence[Sample],
+    counts: Sequence[int],
+    see: Callable[[str], torch.Tensor],
+    base: BaseModel,
+    params: TranscribeParams,
+    unfinished: Path,
+    description: str,
+) -> list[Row]:
+    """A row of a prediction file for each sample, in order of image id; all processes together, and each gets all.
+
+    `counts` are the samples' numbers of vision tokens, `see` gives those of an image id. What has been read lies in
+    `unfinished`, a name for files that belong to exactly this task: a run that was killed goes on behind it.
+    """
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    parts = [unfinished.with_name(f"{unfinished.name}-{number}.jsonl") for number in range(processes.count())]
+    with AppendedLines(parts[processes.number()], hashed=True) as lines:
+        known = {row["image_id"] for row in lines.kept}
+        done = {i for i, sample in enumerate(samples) if sample.image_id in known}
+        batches = read_batches(model, counts, lambda i: see(samples[i].image_id), base, params, description, done)
+        for batch in batches:
+            for i, reading in batch.items():
+                if i not in done:
+                    lines.append(prediction(samples[i], reading))
+    processes.wait_for_all()
+    rows = {row["image_id"]: row for part in parts for row in AppendedLines.read(part, hashed=True)}
+    return [rows[sample.image_id] for sample in sorted(samples, key=lambda sample: sample.image_id)]
+
+
+def prediction(sample: Sample, reading: Reading) -> Row:
+    """A row of a prediction file: image_id, prediction, new_tokens, runaway, confidence."""
+    return {
+        "image_id": sample.image_id,
+        "prediction": reading.text,
+        "new_tokens": reading.new_tokens,
+        "runaway": reading.runaway,
+        "confidence": reading.confidence,
+    }
+
+
+def json_lines(rows: Sequence[Row]) -> str:
+    """One JSON object a line, letters readable."""
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel as Schema
+from pydantic import ConfigDict, Field
 from safetensors import safe_open
 from transformers import PreTrainedModel, UnlimitedOcrConfig
 from transformers.core_model_loading import revert_weight_conversion
@@ -83,7 +84,7 @@ Layers = Annotated[int, Field(ge=1, le=1000)]
 Ratio = Annotated[float, Field(gt=0, le=1e9)]
 
 
-class _Part(BaseModel):
+class _Part(Schema):
     model_config = ConfigDict(strict=True)
 
 

@@ -24,7 +24,7 @@ from ownhand import processes
 from ownhand.errors import Refusal
 from ownhand.model.adapter import weakened
 from ownhand.model.base import BaseModel
-from ownhand.model.reading import as_reader, read_samples
+from ownhand.model.decoding import as_reader, read_samples
 from ownhand.params import Params
 from ownhand.runtime import alone_in, checkpoint_folder, fingerprint
 from ownhand.samples import SIDES, Sample, metadata_file

@@ -2,32 +2,25 @@
 
 What was encoded before is taken from the token store, where it is known by what it was made of and not by a name:
 
-    .checkpoints/encode/<model, views and code>/<shard>.safetensors    content key: (tokens, width)
-                                                <shard>.json           hash of the shard and its keys; written last
-
-It lies outside the outputs, which DVC deletes before a stage starts. So ten new lines among ten thousand cost ten,
-and a stage that was killed loses one shard at most. A shard that does not match its hash is said, removed and made
-again. `data/features` is always written anew from here, the same bytes whatever the store held.
+It is .checkpoints/encode/<model, views and code>/, outside the outputs, which DVC deletes before a stage starts. So ten
+new lines among ten thousand cost ten, and a stage that was killed loses one shard at most. `data/features` is always
+written anew from here, the same bytes whatever the store held.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 import ownhand
 from ownhand import processes
-from ownhand.files import hash_file, write_atomically, write_json
+from ownhand.files import hash_file
 from ownhand.model.adapter import needs_pictures
 from ownhand.model.base import BaseModel
 from ownhand.model.views import Views, compute_vision_tokens
@@ -36,6 +29,7 @@ from ownhand.progress import track
 from ownhand.runtime import checkpoint_folder, fingerprint
 from ownhand.samples import Sample
 from ownhand.vision.features import write_features
+from ownhand.vision.token_store import TokenStore
 
 # The code that decides what vision tokens a picture has.
 CODE = (
@@ -131,100 +125,3 @@ def tidy_store(base: BaseModel, params: Params, device: torch.device, keep: Coll
 
 def _bytes_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
-
-
-@dataclass(frozen=True)
-class _Shard:
-    path: Path
-    keys: frozenset[str]
-    size: int
-
-
-class TokenStore:
-    """The vision tokens of one folder; several processes may add to it at once, one removes."""
-
-    def __init__(self, folder: Path, shard_mb: int) -> None:
-        """Open the folder, made if it is missing. `shard_mb`: megabytes of a shard, which is what a kill loses."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.limit_bytes = shard_mb * 1_000_000
-        self.shards: dict[str, _Shard] = {}  # by content key
-        self.pending: dict[str, torch.Tensor] = {}
-        self._open: dict[Path, Any] = {}
-        self.refresh()
-
-    def refresh(self) -> None:
-        """See what other processes have added; what is new to this one is compared with its hash."""
-        known = {shard.path for shard in self.shards.values()}
-        for manifest in sorted(self.folder.glob("*.json")):
-            path = manifest.with_suffix(".safetensors")
-            if path in known:
-                continue
-            keys = _whole_keys(manifest, path)
-            if keys is None:
-                print(f"{path.as_posix()} is damaged; it is removed and its vision tokens are made again", flush=True)
-                manifest.unlink()
-                path.unlink(missing_ok=True)
-                continue
-            shard = _Shard(path, frozenset(keys), path.stat().st_size)
-            self.shards.update(dict.fromkeys(keys, shard))
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.shards or key in self.pending
-
-    def tokens(self, key: str) -> torch.Tensor:
-        """(tokens, width) of one content key; KeyError when it is not there."""
-        if key in self.pending:
-            return self.pending[key]
-        path = self.shards[key].path
-        if path not in self._open:
-            self._open = {path: safe_open(path, "pt")}  # one at a time: each is mapped into memory
-        tensor: torch.Tensor = self._open[path].get_tensor(key)
-        return tensor
-
-    def add(self, key: str, tokens: torch.Tensor) -> None:
-        """Keep the tokens (tokens, width) of one content key; a full shard is written at once."""
-        self.pending[key] = tokens.contiguous()
-        if sum(t.nbytes for t in self.pending.values()) >= self.limit_bytes:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is pending as one shard, whole or not at all."""
-        if not self.pending:
-            return
-        name = hashlib.sha256("".join(self.pending).encode()).hexdigest()[:24]
-        path = self.folder / f"{name}.safetensors"
-        with write_atomically(path) as temporary:
-            save_file(self.pending, temporary)
-        write_json(path.with_suffix(".json"), {"sha256": hash_file(path), "keys": list(self.pending)})
-        shard = _Shard(path, frozenset(self.pending), path.stat().st_size)
-        self.shards.update(dict.fromkeys(self.pending, shard))
-        self.pending = {}
-
-    def tidy(self, needed: Collection[str], limit_mb: int) -> None:
-        """Remove shards of which nothing is needed, and of the others as many as exceed the limit."""
-        self._open = {}
-        wanted = set(needed)
-        shards = sorted(set(self.shards.values()), key=lambda shard: (-len(shard.keys & wanted), shard.path))
-        kept = 0
-        for shard in shards:
-            if shard.keys & wanted and kept + shard.size <= limit_mb * 1_000_000:
-                kept += shard.size
-                continue
-            shard.path.with_suffix(".json").unlink(missing_ok=True)
-            shard.path.unlink(missing_ok=True)
-            for key in shard.keys:
-                self.shards.pop(key, None)
-        for path in self.folder.iterdir():  # what a kill has left
-            if path.suffix == ".tmp" or not path.with_suffix(".json").exists():
-                path.unlink(missing_ok=True)
-
-
-def _whole_keys(manifest: Path, shard: Path) -> list[str] | None:
-    """The content keys of a shard that is as it was written; None for any other."""
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-        keys: list[str] = content["keys"]
-        return keys if hash_file(shard) == content["sha256"] else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ownhand.vision.encoding import TokenStore
+from ownhand.vision.token_store import TokenStore
 
 
 def tokens(seed: int) -> torch.Tensor:

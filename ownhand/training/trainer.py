@@ -166,7 +166,10 @@ class TokenWeightedTrainer(Trainer):
         samples: Any = self.train_dataset
         batch_size = self.args.train_batch_size * processes.count()
         batches = LengthBuckets(samples.lengths(), batch_size, int(self.args.data_seed or 0), self.batch_tokens)
-        loader = DataLoader(samples, batch_sampler=batches, collate_fn=self.data_collator)
+        beside: dict[str, Any] = {}
+        if samples.pictures is not None:  # copies are drawn while the model works; a fork of its threads could hang
+            beside = {"num_workers": 1, "persistent_workers": True, "multiprocessing_context": "spawn"}
+        loader = DataLoader(samples, batch_sampler=batches, collate_fn=self.data_collator, **beside)
         ready: DataLoader[Any] = prepare_data_loader(
             loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
         )

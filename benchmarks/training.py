@@ -41,10 +41,11 @@ from ownhand.model.sequence import build_training_ids
 from ownhand.params import Params, read_params
 from ownhand.runtime import DTYPES, set_up
 from ownhand.samples import PROCESSED, Sample, read_metadata, write_metadata
+from ownhand.training.batches import VisionCollator
 from ownhand.training.run import create_trainer, prepare_datasets, set_up_lora
 from ownhand.vision.encoding import content_key, encode_views
 from ownhand.vision.features import FeatureCache
-from ownhand.vision.pictures import PictureCollator, Pictures
+from ownhand.vision.pictures import Pictures
 from stages import train
 
 ROOT = Path(__file__).parent.parent
@@ -217,7 +218,7 @@ def run_usual(params: Params) -> dict[str, Any]:
     base = BaseModel.open(params)
     samples = [sample for sample in read_metadata() if sample.split == "train"]
     pictures = Pictures(samples, base.vision, params.encode)
-    collate = PictureCollator(base.special, base.dtype)
+    collate = VisionCollator(base.special, base.dtype)
 
     def collator(rows: list[Sample]) -> dict[str, Any]:
         prepared = []

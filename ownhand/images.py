@@ -49,6 +49,17 @@ class UnreadableImage(Refusal):
 
 
 @dataclass(frozen=True)
+class ConvertedPicture:
+    """What `prepare` makes of a photograph: file, size, the file's hash, and 256 bits to find its copies."""
+
+    path: Path
+    width_px: int
+    height_px: int
+    sha256: str
+    bits: bytes
+
+
+@dataclass(frozen=True)
 class ImageLimits:
     """What a picture may measure; the names are those of the `prepare` parameters.
 

@@ -52,17 +52,13 @@ def main() -> None:
     base = BaseModel.open(params)
     loaded = base.load(device, vision=sees_anew, expert_weights=params.transcribe.expert_weights)
     model = load_adapter(loaded, ADAPTER, params.transcribe.adapter_strength)
-    see: Callable[[str], torch.Tensor] = cache.tokens
-    if sees_anew:
-        pictures, probes = Pictures(samples, base.vision, params.encode), probe_pictures(samples)
+    pictures, probes = Pictures(samples, base.vision, params.encode), probe_pictures(samples)
 
-        def see_anew(key: str) -> torch.Tensor:
-            views = base.vision.views(probes[key]) if key in probes else pictures.views(key)
-            return compute_vision_tokens(model, views)
+    def see_anew(key: str) -> torch.Tensor:
+        views = base.vision.views(probes[key]) if key in probes else pictures.views(key)
+        return compute_vision_tokens(model, views)
 
-        see = see_anew
-
-    tokens_of = {"base": cache.tokens, "adapter": see}
+    tokens_of = {"base": cache.tokens, "adapter": see_anew if sees_anew else cache.tokens}
     counts = [cache.count(sample.image_id) for sample in samples]
     unfinished = unfinished_folder(params, base)
     with alone_in(unfinished):

@@ -28,13 +28,14 @@ from ownhand.model.base import BaseModel
 from ownhand.model.loading import load_base_model
 from ownhand.model.loss import label_logits_loss
 from ownhand.model.official import build_config
-from ownhand.model.sequence import CachedVisionCollator, SpecialTokens, as_image_outputs
+from ownhand.model.sequence import SpecialTokens, as_image_outputs
 from ownhand.model.views import VisionInput, compute_vision_tokens
 from ownhand.params import TrainParams, read_params
 from ownhand.samples import Sample
+from ownhand.training.batches import VisionCollator
 from ownhand.training.trainer import CachedSamples
 from ownhand.vision.features import FeatureCache
-from ownhand.vision.pictures import PictureCollator, Pictures
+from ownhand.vision.pictures import Pictures
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,8 +100,8 @@ def datasets(
     cached = CachedSamples(*arguments)
     drawn = CachedSamples(*arguments, pictures=FromMemory(samples, vision, 0))
     return {
-        "cached": CachedVisionCollator(special)([cached[0], cached[1]]),
-        "pictures": PictureCollator(special, torch.float32)([drawn[0], drawn[1]]),
+        "cached": VisionCollator(special, torch.float32)([cached[0], cached[1]]),
+        "pictures": VisionCollator(special, torch.float32)([drawn[0], drawn[1]]),
     }
 
 

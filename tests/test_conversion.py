@@ -11,11 +11,10 @@ from PIL import Image
 
 from ownhand.dataset import conversion
 from ownhand.dataset.conversion import Original, convert_pictures
-from ownhand.dataset.duplicates import Picture
 from ownhand.errors import Refusal
 from ownhand.files import Unwritable
 from ownhand.ground_truth.regions import Region, box
-from ownhand.images import ImageLimits
+from ownhand.images import ConvertedPicture, ImageLimits
 
 LIMITS = ImageLimits(max_side_px=100, min_side_px=8, max_pixels=1_000_000, max_aspect=20.0)
 
@@ -39,7 +38,7 @@ def test_every_picture_gives_a_file_or_a_reason_in_order(tmp_path: Path, origina
     assert results[3] == "empty file: 0 bytes"
     assert len(list((tmp_path / "out").iterdir())) == 18
     for number, result in enumerate(results):
-        if isinstance(result, Picture):
+        if isinstance(result, ConvertedPicture):
             with Image.open(result.path) as written:
                 assert (written.format, written.mode) == ("JPEG", "RGB")
                 assert written.size == (result.width_px, result.height_px)
@@ -50,7 +49,7 @@ def test_every_picture_gives_a_file_or_a_reason_in_order(tmp_path: Path, origina
 def test_colour_keeps_its_full_resolution_and_nothing_of_the_camera_is_written(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "a.jpg", comment=b"where and when", exif=Image.Exif())
     (result,) = convert_pictures([(tmp_path / "a.jpg", None)], tmp_path / "out", LIMITS)
-    assert isinstance(result, Picture)
+    assert isinstance(result, ConvertedPicture)
     with Image.open(result.path) as written:
         assert [sampling[1:3] for sampling in written.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
         assert "comment" not in written.info
@@ -86,7 +85,7 @@ def test_lines_of_a_page_are_cut_and_limited_one_by_one(tmp_path: Path) -> None:
     areas = [box(10, 10, 100, 20), box(0, 0, 3, 3), box(0, 0, 400, 20), box(500, 0, 9, 9)]
     lines = [(tmp_path / "page.png", Region(area, None)) for area in areas]
     cut, tiny, wide, nowhere = convert_pictures(lines, tmp_path / "out", LIMITS)
-    assert isinstance(cut, Picture) and isinstance(wide, Picture)
+    assert isinstance(cut, ConvertedPicture) and isinstance(wide, ConvertedPicture)
     assert (cut.width_px, cut.height_px) == (100, 20)
     with Image.open(cut.path) as written:
         assert np.abs(np.asarray(written, int) - (200, 0, 0)).max() < 8
@@ -112,7 +111,7 @@ def test_a_page_is_opened_once_however_many_lines_it_has(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(conversion, "open_image", count)
     lines = [(tmp_path / "page.png", Region(box(0, y, 80, 20), None)) for y in range(30)]
-    assert all(isinstance(line, Picture) for line in convert_pictures(lines, tmp_path / "out", LIMITS))
+    assert all(isinstance(line, ConvertedPicture) for line in convert_pictures(lines, tmp_path / "out", LIMITS))
     assert len(opened) == 1
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from demo.drawing import Hand, draw_line
 from ownhand.dataset.preparation import prepare
-from ownhand.ground_truth import FORMATS, read_ground_truth
+from ownhand.ground_truth.matching import FORMATS, read_ground_truth
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import read_params
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from demo.drawing import Hand, draw_line
-from ownhand.dataset.duplicates import DisjointSets, Picture, find_same_pictures, perceptual_hash
+from ownhand.dataset.duplicates import DisjointSets, find_same_pictures, perceptual_hash
+from ownhand.images import ConvertedPicture
 
 FONTS = Path(__file__).parent.parent / "demo/fonts"
 FONT = FONTS / "demo_hand/bad-script-regular.woff2"
@@ -26,13 +27,13 @@ def lines() -> list[Image.Image]:
     return [draw_line(text, FONT, HAND, np.random.default_rng(i), 64) for i, text in enumerate(TEXTS)]
 
 
-def store(folder: Path, images: list[Image.Image]) -> list[Picture]:
+def store(folder: Path, images: list[Image.Image]) -> list[ConvertedPicture]:
     pictures = []
     for number, image in enumerate(images):
         path = folder / f"{number}.png"
         image.save(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        pictures.append(Picture(path, image.width, image.height, digest, perceptual_hash(image)))
+        pictures.append(ConvertedPicture(path, image.width, image.height, digest, perceptual_hash(image)))
     return pictures
 
 

@@ -23,10 +23,10 @@ from ownhand.model.decoding import transcribe
 from ownhand.model.families import FAMILIES, read_family
 from ownhand.model.loading import load_base_model, model_class, read_tokenizer, special_tokens
 from ownhand.model.loss import label_logits_loss
-from ownhand.model.sequence import CachedVisionCollator, SpecialTokens, build_training_ids
+from ownhand.model.sequence import SpecialTokens, build_training_ids
 from ownhand.model.views import Views, VisionInput, compute_vision_tokens, read_view_sizes
 from ownhand.params import TranscribeParams, read_params
-from ownhand.vision.pictures import PictureCollator
+from ownhand.training.batches import VisionCollator
 
 ROOT = Path(__file__).parent.parent
 TEXT = "мама мыла раму"
@@ -119,8 +119,8 @@ def test_vision_tower_and_decoder_apart_give_what_the_whole_model_gives(relative
     assert tokens.shape == (16 * 16 + 3 * side * side + NEWLINES[relative.model_type] + 1, 32)
     whole = relative.load()
     assert torch.equal(tokens, compute_vision_tokens(whole, relative.views))
-    cached = CachedVisionCollator(relative.special)([{**relative.sample(), "vision_tokens": tokens}])
-    drawn = PictureCollator(relative.special, torch.float32)([{**relative.sample(), "views": relative.views}])
+    cached = VisionCollator(relative.special, torch.float32)([{**relative.sample(), "vision_tokens": tokens}])
+    drawn = VisionCollator(relative.special, torch.float32)([{**relative.sample(), "views": relative.views}])
     with torch.no_grad():
         losses = [
             float(label_logits_loss(model, batch)[0])
@@ -136,7 +136,7 @@ def test_every_target_learns_and_the_adapter_comes_back(relative: Relative, targ
     )
     torch.manual_seed(2)
     model = add_adapter(relative.load(), lora_config(params, "x", None))
-    batch = PictureCollator(relative.special, torch.float32)([{**relative.sample(), "views": relative.views}])
+    batch = VisionCollator(relative.special, torch.float32)([{**relative.sample(), "views": relative.views}])
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.005)
     losses = []
     for _ in range(12):

@@ -10,7 +10,8 @@ from xml.sax.saxutils import quoteattr
 
 import pytest
 
-from ownhand.ground_truth import GroundTruth, GroundTruthError, Rejection, Waiting, read_ground_truth
+from ownhand.ground_truth.matching import GroundTruth, read_ground_truth
+from ownhand.ground_truth.records import GroundTruthError, Rejection, Waiting
 
 
 def make_folder(folder: Path, files: list[str], rows: str, table: str = "annotations.csv") -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ownhand.ground_truth import GroundTruth, read_ground_truth
+from ownhand.ground_truth.matching import GroundTruth, read_ground_truth
 
 
 def read(folder: Path, files: dict[str, str]) -> GroundTruth:

@@ -19,10 +19,11 @@ from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
 from ownhand.model.loading import load_base_model, read_tokenizer
 from ownhand.model.loss import label_logits_loss, sum_cross_entropy
-from ownhand.model.sequence import IGNORED_LABEL, CachedVisionCollator, SpecialTokens
+from ownhand.model.sequence import IGNORED_LABEL, SpecialTokens
 from ownhand.model.views import VisionInput, compute_vision_tokens
 from ownhand.params import TrainParams, TranscribeParams, read_params
 from ownhand.samples import Sample
+from ownhand.training.batches import VisionCollator
 from ownhand.training.trainer import CachedSamples
 from ownhand.vision.features import FeatureCache, write_features
 
@@ -66,7 +67,7 @@ def test_cached_tokens_give_the_loss_of_pictures(
     pixels = make_batch(
         [(t, vision.views(p)) for t, p in zip(TEXTS, pictures, strict=True)], read_tokenizer(model_folder), special
     )
-    cached = CachedVisionCollator(special)([dataset[i] for i in range(len(dataset))])
+    cached = VisionCollator(special, torch.float32)([dataset[i] for i in range(len(dataset))])
     with torch.no_grad():
         from_pictures = float(model(**pixels).loss)
         from_cache = float(mean_loss(model, cached))
@@ -76,7 +77,7 @@ def test_cached_tokens_give_the_loss_of_pictures(
 def test_the_decoder_without_its_vision_tower_gives_the_same_loss(
     model_folder: Path, dataset: CachedSamples, special: SpecialTokens
 ) -> None:
-    batch = CachedVisionCollator(special)([dataset[0], dataset[1]])
+    batch = VisionCollator(special, torch.float32)([dataset[0], dataset[1]])
     with torch.no_grad():
         losses = [
             float(mean_loss(load_base_model(str(model_folder), dtype=torch.float32, vision=vision), batch))
@@ -100,7 +101,7 @@ def test_labels_are_ignored_exactly_on_bos_image_prompt_and_padding(
     model_folder: Path, dataset: CachedSamples, special: SpecialTokens
 ) -> None:
     tokenizer = read_tokenizer(model_folder)
-    batch = CachedVisionCollator(special)([dataset[i] for i in range(len(dataset))])
+    batch = VisionCollator(special, torch.float32)([dataset[i] for i in range(len(dataset))])
     for row, (ids, labels) in enumerate(zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)):
         answer = [*tokenizer.encode(TEXTS[row], add_special_tokens=False).ids, special.eos]
         prompt = tokenizer.encode("\nFree OCR.", add_special_tokens=False).ids
@@ -119,7 +120,7 @@ def test_only_adapter_weights_move_and_base_files_stay(
         lora_config(train_params, str(model_folder), None),
     )
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    fit(model, CachedVisionCollator(special)([dataset[0], dataset[1]]), steps=2, rate=1e-2)
+    fit(model, VisionCollator(special, torch.float32)([dataset[0], dataset[1]]), steps=2, rate=1e-2)
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert moved
     assert all("lora_" in name for name in moved)
@@ -141,7 +142,7 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     write_features(tmp_path / "features", seen, {}, shard_mb=1)
     cache = FeatureCache(tmp_path / "features")
     dataset = CachedSamples(samples, cache, base, 2048, with_copies=True)
-    collator = CachedVisionCollator(base.special)
+    collator = VisionCollator(base.special, torch.float32)
     batch = collator([dataset[i] for i in range(4)])
     shuffled_set = dataset.with_shuffled_pictures()
     shuffled = collator([shuffled_set[i] for i in range(4)])
@@ -165,7 +166,7 @@ def test_a_batch_of_four_and_four_accumulated_batches_of_one_give_the_same_gradi
         load_base_model(str(model_folder), dtype=torch.float32, vision=False),
         lora_config(train_params, str(model_folder), None),
     )
-    collator = CachedVisionCollator(special)
+    collator = VisionCollator(special, torch.float32)
     whole = collator([dataset[i] for i in range(4)])
     count = int((whole["labels"] != -100).sum())
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ownhand.ground_truth import GroundTruth, GroundTruthError, read_ground_truth
+from ownhand.ground_truth.matching import GroundTruth, read_ground_truth
+from ownhand.ground_truth.records import GroundTruthError
 
 CHAT = {"role": "user", "content": "<image>\nFree OCR."}
 

@@ -11,9 +11,10 @@ from conftest import written
 from PIL import Image
 
 from demo.drawing import Hand, draw_line
-from ownhand.dataset.duplicates import Picture, perceptual_hash
+from ownhand.dataset.duplicates import perceptual_hash
 from ownhand.dataset.leaks import Checks, check_split, describe_allowed, describe_split, list_names
 from ownhand.dataset.splits import Join, Split
+from ownhand.images import ConvertedPicture
 
 FONT = Path(__file__).parent.parent / "demo/fonts/demo_hand/bad-script-regular.woff2"
 TEXTS = ["Утром шёл снег", "Вечером шёл дождь", "Мы ждали 12 минут", "Книга на столе"]
@@ -21,33 +22,33 @@ SAMPLES = [written("", f"p{number}", text) for number, text in enumerate(TEXTS)]
 SIDES = ["train", "train", "val", "test"]
 
 
-def store(folder: Path, image: Image.Image, name: str, **options: int) -> Picture:
+def store(folder: Path, image: Image.Image, name: str, **options: int) -> ConvertedPicture:
     path = folder / name
     image.save(path, **options)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Picture(path, image.width, image.height, digest, perceptual_hash(image))
+    return ConvertedPicture(path, image.width, image.height, digest, perceptual_hash(image))
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Picture]:
+def pictures(tmp_path: Path) -> list[ConvertedPicture]:
     lines = [draw_line(text, FONT, Hand(grain=4), np.random.default_rng(i), 48) for i, text in enumerate(TEXTS)]
     return [store(tmp_path, line, f"{number}.png") for number, line in enumerate(lines)]
 
 
-def test_a_good_split_has_no_leak(pictures: list[Picture]) -> None:
+def test_a_good_split_has_no_leak(pictures: list[ConvertedPicture]) -> None:
     checks = check_split(SAMPLES, pictures, SIDES, 1)
     assert checks.leaks == 0
     assert checks.shorter_identical_texts == 0
 
 
-def test_a_page_on_both_sides_is_found(pictures: list[Picture]) -> None:
+def test_a_page_on_both_sides_is_found(pictures: list[ConvertedPicture]) -> None:
     samples = [*SAMPLES[:3], written("", "p1", "другой текст")]
     assert check_split(samples, pictures, SIDES, 1).pages_on_both_sides == 1
     other_hand = [*SAMPLES[:3], written("Аня", "p1", "другой текст")]
     assert check_split(other_hand, pictures, SIDES, 1).leaks == 0
 
 
-def test_an_identical_text_is_found_and_short_ones_are_counted_apart(pictures: list[Picture]) -> None:
+def test_an_identical_text_is_found_and_short_ones_are_counted_apart(pictures: list[ConvertedPicture]) -> None:
     samples = [*SAMPLES[:3], written("", "p3", "Утром  шёл\nснег")]
     assert check_split(samples, pictures, SIDES, 14).identical_texts == 1
     checks = check_split(samples, pictures, SIDES, 15)
@@ -55,7 +56,7 @@ def test_an_identical_text_is_found_and_short_ones_are_counted_apart(pictures: l
     assert checks.held_out_samples_with_a_trained_text == 1
 
 
-def test_a_text_that_recurs_is_no_leak_and_counted_apart_but_a_passage_is_one(pictures: list[Picture]) -> None:
+def test_a_text_that_recurs_is_no_leak_and_counted_apart_but_a_passage_is_one(pictures: list[ConvertedPicture]) -> None:
     sides = ["train", "val", "train", "val"]
     greeting = [written("", f"p{number}", "Здравствуй, дорогая мама!") for number in range(4)]
     checks = check_split(greeting, pictures, sides, 20)
@@ -91,7 +92,7 @@ def test_the_proof_names_every_text_that_it_allows_on_both_sides() -> None:
     ]
 
 
-def test_the_same_picture_is_found_and_so_is_a_resaved_one(tmp_path: Path, pictures: list[Picture]) -> None:
+def test_the_same_picture_is_found_and_so_is_a_resaved_one(tmp_path: Path, pictures: list[ConvertedPicture]) -> None:
     with Image.open(pictures[0].path) as image:
         resaved = store(tmp_path, image.resize((image.width // 2, image.height // 2)), "small.jpg", quality=60)
     assert check_split(SAMPLES, [*pictures[:3], pictures[0]], SIDES, 1).identical_pictures == 1
@@ -100,7 +101,7 @@ def test_the_same_picture_is_found_and_so_is_a_resaved_one(tmp_path: Path, pictu
     assert checks.close_pictures_compared >= 1
 
 
-def test_samples_that_are_left_out_leak_nothing(pictures: list[Picture]) -> None:
+def test_samples_that_are_left_out_leak_nothing(pictures: list[ConvertedPicture]) -> None:
     samples = [*SAMPLES[:3], written("", "p1", "другой текст")]
     assert check_split(samples, pictures, ["train", "train", "val", ""], 1).leaks == 0
 

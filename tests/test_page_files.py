@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ownhand.dataset.rejections import write_rejections
-from ownhand.ground_truth import GroundTruth, Waiting, read_ground_truth
+from ownhand.ground_truth.matching import GroundTruth, read_ground_truth
+from ownhand.ground_truth.records import Waiting
 from ownhand.ground_truth.regions import Region
 
 POINTS = "0,0 50,0 50,20 0,20"

@@ -18,9 +18,10 @@ from ownhand.model.sequence import SpecialTokens
 from ownhand.model.views import VisionInput, pixel_inputs
 from ownhand.params import read_params
 from ownhand.samples import Sample, write_metadata
+from ownhand.training.batches import VisionCollator
 from ownhand.vision.augment import augment
 from ownhand.vision.features import FeatureCache
-from ownhand.vision.pictures import PictureCollator, Pictures
+from ownhand.vision.pictures import Pictures
 from stages import train, transcribe
 from stages.encode import encode
 
@@ -73,7 +74,7 @@ def test_a_batch_with_another_number_of_image_ids_than_vision_tokens_is_refused(
     views = vision.views(pictures[0])
     sample = {"image_id": "00007", "input_ids": [special.bos, *[special.image] * (views.tokens - 1), 9], "labels": [9]}
     with pytest.raises(ValueError, match="00007"):
-        PictureCollator(special, torch.float32)([{**sample, "views": views}])
+        VisionCollator(special, torch.float32)([{**sample, "views": views}])
 
 
 def test_an_adapter_of_the_vision_tower_is_trained_and_then_read_with(

@@ -23,7 +23,8 @@ from ownhand.correction.store import Store
 from ownhand.dataset.preparation import Summary, name_pages, prepare
 from ownhand.dataset.splits import SplitError
 from ownhand.errors import Refusal, run_stage
-from ownhand.ground_truth import GroundTruthError, TranscribedImage
+from ownhand.ground_truth.matching import TranscribedImage
+from ownhand.ground_truth.records import GroundTruthError
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import PrepareParams, read_params
 from ownhand.samples import metadata_file, read_metadata, write_metadata

@@ -12,7 +12,8 @@ from ownhand.dataset.rejections import (
     write_waiting,
 )
 from ownhand.errors import Refusal
-from ownhand.ground_truth import Rejection, Waiting, read_ground_truth
+from ownhand.ground_truth.matching import read_ground_truth
+from ownhand.ground_truth.records import Rejection, Waiting
 
 LOST = [Rejection(f"{number}.jpg", number, "image not found: nothing like it") for number in range(2, 5)]
 EXTRA = Rejection("x.jpg", None, "repeated: row 2 says the same and is kept", counted=False)

@@ -9,13 +9,13 @@ import torch
 
 from ownhand.model.loading import read_tokenizer
 from ownhand.model.sequence import (
-    CachedVisionCollator,
     SequenceTooLong,
     SpecialTokens,
     build_prompt_ids,
     build_training_ids,
     pad_batch,
 )
+from ownhand.training.batches import VisionCollator
 
 
 def test_the_prompt_has_no_space_behind_it_and_one_id_per_vision_token(
@@ -70,7 +70,7 @@ def test_the_collator_refuses_another_number_of_vision_tokens_than_image_ids(spe
         "vision_tokens": torch.zeros(3, 4),
     }
     with pytest.raises(ValueError, match=r"00007: 2 image ids but 3 vision tokens"):
-        CachedVisionCollator(special)([sample])
+        VisionCollator(special, torch.float32)([sample])
 
 
 @pytest.mark.parametrize("text", ["Съешь ещё", "№ 5 — «да»", "a\nb", "  два пробела", "😀漢字", "„Ё“ … ’"])

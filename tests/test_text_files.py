@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ownhand.ground_truth import GroundTruth, GroundTruthError, read_ground_truth
+from ownhand.ground_truth.matching import GroundTruth, read_ground_truth
+from ownhand.ground_truth.records import GroundTruthError
 
 
 def read(folder: Path, files: dict[str, str]) -> GroundTruth:

@@ -21,13 +21,13 @@ from ownhand.evaluation.metrics import count_character_errors, micro_average
 from ownhand.model.adapter import add_adapter, lora_config, needs_pictures
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import transcribe
-from ownhand.model.sequence import CachedVisionCollator
 from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params
 from ownhand.samples import Sample
+from ownhand.training.batches import VisionCollator
 from ownhand.training.trainer import CachedSamples, TokenWeightedTrainer
 from ownhand.vision.features import FeatureCache, write_features
-from ownhand.vision.pictures import PictureCollator, Pictures
+from ownhand.vision.pictures import Pictures
 
 LINES = 4
 MOST_STEPS = 300
@@ -105,7 +105,7 @@ def overfit(
     with tempfile.TemporaryDirectory() as unfinished:
         cache = _encode(samples, pictures, base, params, device, Path(unfinished))
         lines = CachedSamples(samples, cache, base, params.train.max_tokens, False, pictures if sees else None)
-        collator = PictureCollator(base.special, base.dtype) if sees else CachedVisionCollator(base.special)
+        collator = VisionCollator(base.special, base.dtype)
         trainer = _create_trainer(lines, collator, base, params, device, most_steps, Path(unfinished))
         base_loss = trainer.mean_loss(lines)
         trainer.train()

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from ownhand.errors import Refusal
 from ownhand.files import write_text
-from ownhand.ground_truth import FORMATS, GroundTruth, read_ground_truth
 from ownhand.ground_truth.alto_xml import FORMAT as ALTO_XML
 from ownhand.ground_truth.annotations import FORMAT as ANNOTATIONS
 from ownhand.ground_truth.annotations import WORKBOOK
-from ownhand.ground_truth.matching import match
+from ownhand.ground_truth.matching import FORMATS, GroundTruth, match, read_ground_truth
 from ownhand.ground_truth.page_xml import FORMAT as PAGE_XML
 from ownhand.ground_truth.records import File, Format
 from ownhand.ground_truth.regions import Region

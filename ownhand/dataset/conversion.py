@@ -25,11 +25,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from ownhand.dataset.conversion_cache import ConversionCache
-from ownhand.dataset.duplicates import Picture, perceptual_hash
+from ownhand.dataset.duplicates import perceptual_hash
 from ownhand.errors import Refusal
 from ownhand.files import writing
 from ownhand.ground_truth.regions import Region, RegionError, cut_region
-from ownhand.images import ImageLimits, UnreadableImage, limit_image, open_image
+from ownhand.images import ConvertedPicture, ImageLimits, UnreadableImage, limit_image, open_image
 from ownhand.progress import track
 
 JPEG_QUALITY = 95
@@ -42,7 +42,7 @@ MOST_WORKERS = 60  # Windows waits for at most 61 processes
 
 Original = tuple[Path, Region | None]  # a picture as it came: a file, or the part of it that holds one line
 Numbered = tuple[int, Original]
-Done = tuple[int, Picture | str]
+Done = tuple[int, ConvertedPicture | str]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def convert_pictures(
     limits: ImageLimits,
     workers: int | None = None,
     cache: ConversionCache | None = None,
-) -> list[Picture | str]:
+) -> list[ConvertedPicture | str]:
     """Write every picture as upright RGB JPEG into `folder`; for each, in order, what was written or why not.
 
     The folder must be empty or missing. Lines of one page that follow each other are cut from it in one go. What
@@ -67,7 +67,7 @@ def convert_pictures(
     when a file cannot be written, and Refusal when a process was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    results: dict[int, Picture | str] = {}
+    results: dict[int, ConvertedPicture | str] = {}
     keys: dict[int, str] = {}
     with track(originals, what="prepare", unit="picture", delay=2) as progress:
         for number, key, taken in _look_up(originals, folder, cache) if cache else ():
@@ -84,7 +84,7 @@ def convert_pictures(
         for batch in map(_convert, tasks) if workers == 1 else _in_processes(tasks, workers):
             for number, result in batch:
                 results[number] = result
-                if cache and number in keys and isinstance(result, Picture):
+                if cache and number in keys and isinstance(result, ConvertedPicture):
                     cache.add(keys[number], result)
             progress.update(len(batch))
     return [results[number] for number in range(len(originals))]
@@ -92,10 +92,10 @@ def convert_pictures(
 
 def _look_up(
     originals: Sequence[Original], folder: Path, cache: ConversionCache
-) -> Iterator[tuple[int, str, Picture | None]]:
+) -> Iterator[tuple[int, str, ConvertedPicture | None]]:
     """(number, key, picture) of every file that can be read; what the cache holds of it is put into `folder`."""
 
-    def look(first: int) -> list[tuple[int, str, Picture | None]]:
+    def look(first: int) -> list[tuple[int, str, ConvertedPicture | None]]:
         found = []
         for number, original in enumerate(originals[first : first + FILES_PER_THREAD], first):
             if key := cache.key(*original):
@@ -171,7 +171,7 @@ def _convert(task: _Task) -> list[Done]:
         with writing(target):
             target.write_bytes(content)  # not flushed to the disk: only metadata.json makes the folder whole
         digest = hashlib.sha256(content).hexdigest()
-        batch.append((number, Picture(target, *image.size, digest, perceptual_hash(image))))
+        batch.append((number, ConvertedPicture(target, *image.size, digest, perceptual_hash(image))))
     return batch
 
 

@@ -20,10 +20,9 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from ownhand.dataset.duplicates import Picture
 from ownhand.files import AppendedLines, hash_file, write_text
 from ownhand.ground_truth.regions import Region
-from ownhand.images import ImageLimits
+from ownhand.images import ConvertedPicture, ImageLimits
 
 INDEX, HASHES = "index.jsonl", "hashes.json"
 # The modules that decide what a converted picture looks like.
@@ -81,7 +80,7 @@ class ConversionCache:
         content_hash = self.hashes.of(path)
         return content_hash and picture_key(content_hash, region)
 
-    def take(self, key: str, target: Path) -> Picture | None:
+    def take(self, key: str, target: Path) -> ConvertedPicture | None:
         """Put the kept picture of this key at `target`, where no file is; None when it is not there or damaged."""
         if key not in self.kept:
             return None
@@ -90,9 +89,9 @@ class ConversionCache:
             return None
         _link(self._path(key), target)
         self.used.add(key)
-        return Picture(target, width_px, height_px, sha256, bytes.fromhex(bits))
+        return ConvertedPicture(target, width_px, height_px, sha256, bytes.fromhex(bits))
 
-    def add(self, key: str, picture: Picture) -> None:
+    def add(self, key: str, picture: ConvertedPicture) -> None:
         """Keep a picture that was converted."""
         if self._path(key).is_dir():
             shutil.rmtree(self._path(key))

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ownhand.images import open_image
+from ownhand.images import ConvertedPicture, open_image
 from ownhand.progress import track
 
 SAME_PICTURE = 0.92  # similarity from which on two pictures are taken for one
@@ -30,17 +29,6 @@ GRID = (64, 32)
 GRID_CELLS = (256, 8192)  # of the comparison by pixels, at least and at most
 PIXELS_PER_CELL = 12  # of the smaller picture: finer, and resizing itself shows
 LIGHT_CELLS = 4  # what changes over more cells than this counts as light
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A converted picture: file, size, the file's hash, and 256 bits to find its copies."""
-
-    path: Path
-    width_px: int
-    height_px: int
-    sha256: str
-    bits: bytes
 
 
 class DisjointSets:
@@ -80,7 +68,7 @@ def _directions() -> np.ndarray:
     return np.ascontiguousarray(drawn.T)
 
 
-def similarity(one: Picture, other: Picture) -> float:
+def similarity(one: ConvertedPicture, other: ConvertedPicture) -> float:
     """How alike two pictures are, -1 to 1: the correlation of their pixels at a size that both can show."""
     smaller = min(one.width_px * one.height_px, other.width_px * other.height_px)
     cells = int(np.clip(smaller // PIXELS_PER_CELL, *GRID_CELLS))
@@ -107,7 +95,7 @@ def _without_light(image: Image.Image, grid: tuple[int, int]) -> np.ndarray:
     return np.asarray(detail / max(float(detail.std()), 1e-6))
 
 
-def find_same_pictures(pictures: Sequence[Picture], recurring: Sequence[bool] = ()) -> list[tuple[int, int]]:
+def find_same_pictures(pictures: Sequence[ConvertedPicture], recurring: Sequence[bool] = ()) -> list[tuple[int, int]]:
     """Pairs of indices that connect all pictures which are the same: equal files, or equal but for re-saving.
 
     Three copies give two pairs. Only pictures with close hashes are opened. recurring: for each picture whether
@@ -127,7 +115,7 @@ def find_same_pictures(pictures: Sequence[Picture], recurring: Sequence[bool] = 
     return pairs
 
 
-def close_hashes(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
+def close_hashes(pictures: Sequence[ConvertedPicture]) -> Iterator[tuple[int, int]]:
     """Pairs of indices i < j whose bits are close; each picture is compared with those of about its own shape only."""
     hashes = _Hashes(pictures, range(len(pictures)))
     for at, i in enumerate(track(hashes.order, what="copies of pictures", unit="picture", delay=2)):
@@ -136,7 +124,7 @@ def close_hashes(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
 
 
 def close_hashes_across(
-    pictures: Sequence[Picture], some: Sequence[int], others: Sequence[int]
+    pictures: Sequence[ConvertedPicture], some: Sequence[int], others: Sequence[int]
 ) -> Iterator[tuple[int, int]]:
     """Pairs of an index of `some` and one of `others` whose bits are close."""
     hashes = _Hashes(pictures, others)
@@ -146,15 +134,15 @@ def close_hashes_across(
 
 
 class _Hashes:
-    """Fingerprints in the order of the pictures' shapes; `order` holds the indices of the pictures."""
+    """Perceptual hashes in the order of the pictures' shapes; `order` holds the indices of the pictures."""
 
-    def __init__(self, pictures: Sequence[Picture], indices: Sequence[int]) -> None:
+    def __init__(self, pictures: Sequence[ConvertedPicture], indices: Sequence[int]) -> None:
         self.order = sorted(indices, key=lambda i: _aspect(pictures[i]))
         self.aspects = np.array([_aspect(pictures[i]) for i in self.order])
         rows = np.array([_words(pictures[i]) for i in self.order], np.uint64).reshape(-1, 4)
         self.words = np.ascontiguousarray(rows.T)  # word by word: adding up along short rows is slow
 
-    def close_to(self, picture: Picture, start: int) -> list[int]:
+    def close_to(self, picture: ConvertedPicture, start: int) -> list[int]:
         """The indices, from place `start` of the order on, of pictures whose shape and bits are close."""
         aspect = _aspect(picture)
         first = max(start, int(np.searchsorted(self.aspects, aspect - CANDIDATE_ASPECT, side="left")))
@@ -165,9 +153,9 @@ class _Hashes:
         return [self.order[first + int(offset)] for offset in np.flatnonzero(differing <= CANDIDATE_BITS)]
 
 
-def _aspect(picture: Picture) -> float:
+def _aspect(picture: ConvertedPicture) -> float:
     return math.log(picture.width_px / picture.height_px)
 
 
-def _words(picture: Picture) -> np.ndarray:
+def _words(picture: ConvertedPicture) -> np.ndarray:
     return np.frombuffer(picture.bits, np.uint64)

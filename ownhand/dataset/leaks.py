@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ownhand.dataset.duplicates import SAME_PICTURE, Picture, close_hashes_across, similarity
+from ownhand.dataset.duplicates import SAME_PICTURE, close_hashes_across, similarity
 from ownhand.dataset.repeats import (
     FEW_PAGES,
     PASSAGE_CHARACTERS,
@@ -22,6 +22,7 @@ from ownhand.dataset.repeats import (
     text_key,
 )
 from ownhand.dataset.splits import Split
+from ownhand.images import ConvertedPicture
 from ownhand.samples import ALL_SIDES, Sample
 from ownhand.text import comparable
 
@@ -58,7 +59,7 @@ class Checks:
 
 
 def check_split(
-    samples: Sequence[Sample], pictures: Sequence[Picture], sides: Sequence[str], same_text_characters: int
+    samples: Sequence[Sample], pictures: Sequence[ConvertedPicture], sides: Sequence[str], same_text_characters: int
 ) -> Checks:
     """Compare pages, texts and pictures across the split; a sample of side "" takes part in neither."""
     trained = [i for i, side in enumerate(sides) if side == "train"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ownhand.dataset.conversion import convert_pictures
 from ownhand.dataset.conversion_cache import ConversionCache
-from ownhand.dataset.duplicates import Picture, find_same_pictures
+from ownhand.dataset.duplicates import find_same_pictures
 from ownhand.dataset.frozen import read_frozen
 from ownhand.dataset.leaks import check_split, describe_split, list_names, word_split
 from ownhand.dataset.rejections import (
@@ -28,9 +28,10 @@ from ownhand.dataset.repeats import find_recurring
 from ownhand.dataset.splits import Split, SplitRules, split_samples
 from ownhand.errors import Refusal
 from ownhand.files import clear_folder, write_json, write_text
-from ownhand.ground_truth import Rejection, TranscribedImage, read_ground_truth
+from ownhand.ground_truth.matching import TranscribedImage, read_ground_truth
+from ownhand.ground_truth.records import Rejection
 from ownhand.ground_truth.set_aside import NAME as SET_ASIDE
-from ownhand.images import ImageLimits
+from ownhand.images import ConvertedPicture, ImageLimits
 from ownhand.params import PrepareParams
 from ownhand.samples import ALL_SIDES, Sample, write_metadata
 
@@ -88,10 +89,10 @@ def prepare(
     originals = [(sample.path, sample.region) for sample in truth.samples]
     results = convert_pictures(originals, processed / UNFINISHED, ImageLimits.of(params), workers, cache)
     accepted: list[TranscribedImage] = []
-    pictures: list[Picture] = []
+    pictures: list[ConvertedPicture] = []
     rejections = list(truth.rejections)
     for sample, result in zip(truth.samples, results, strict=True):
-        if not isinstance(result, Picture):
+        if not isinstance(result, ConvertedPicture):
             rejections.append(Rejection(sample.name, sample.row, result))
         elif problem := limit.why_not(sample.text, result.width_px, result.height_px):
             result.path.unlink()
@@ -104,7 +105,7 @@ def prepare(
     try:
         refuse_too_many(rejections, len(accepted), params.max_rejected_share, raw, rejected_csv, truth.waiting)
         samples = _number_samples(accepted, pictures, raw, lists)
-        split = _split(samples, pictures, metrics, params)
+        split = _split(samples, pictures, lists, metrics, params)
         for left_out, frozen in split.left_out:
             pictures[left_out].path.unlink()
             where = f"{accepted[frozen].name}, which prepare.{split.sides[frozen]} freezes"
@@ -152,7 +153,7 @@ def name_pages(samples: Sequence[TranscribedImage]) -> list[str]:
 
 
 def _number_samples(
-    accepted: Sequence[TranscribedImage], pictures: Sequence[Picture], raw: Path, lists: dict[str, str | None]
+    accepted: Sequence[TranscribedImage], pictures: Sequence[ConvertedPicture], raw: Path, lists: dict[str, str | None]
 ) -> list[Sample]:
     """Samples in the order of the annotations, their pictures where they were converted to; `split` is the side of
     those that a list freezes, "" for the others.
@@ -177,9 +178,14 @@ def _number_samples(
     ]
 
 
-def _split(samples: Sequence[Sample], pictures: Sequence[Picture], metrics: Path, params: PrepareParams) -> Split:
+def _split(
+    samples: Sequence[Sample],
+    pictures: Sequence[ConvertedPicture],
+    lists: dict[str, str | None],
+    metrics: Path,
+    params: PrepareParams,
+) -> Split:
     """Split, look for leaks without trusting the split, and write the proof to metrics/split.json."""
-    lists = {"val": params.val, "test": params.test}
     fixed = frozenset(side for side, name in lists.items() if name)
     rules = SplitRules(params.val_share, params.seed, params.test_share, params.same_text_characters, fixed)
     recurring = find_recurring([sample.text for sample in samples], [sample.place for sample in samples])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ownhand.errors import Refusal
 from ownhand.files import write_table
-from ownhand.ground_truth import Rejection, Waiting
+from ownhand.ground_truth.records import Rejection, Waiting
 
 REJECTED, WAITING = "rejected.csv", "waiting.csv"
 SHOWN = 5  # kinds in a message; the list is complete

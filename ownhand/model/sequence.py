@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -82,28 +81,3 @@ def pad_batch(
 def as_image_outputs(vision_tokens: Sequence[torch.Tensor]) -> dict[str, BaseModelOutputWithPooling]:
     """Vision tokens, one (tokens, width) tensor per picture, as the model's `mm_encoder_outputs` takes them."""
     return {"image": BaseModelOutputWithPooling(pooler_output=list(vision_tokens))}  # type: ignore[arg-type]
-
-
-class CachedVisionCollator:
-    """Samples with `image_id`, `input_ids`, `labels` and `vision_tokens` (tokens, width) become one batch.
-
-    A module-level class without open files, so that spawned workers can pickle it.
-    """
-
-    def __init__(self, special: SpecialTokens) -> None:
-        self.special = special
-
-    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        for sample in samples:
-            expected = sample["input_ids"].count(self.special.image)
-            if expected != len(sample["vision_tokens"]):
-                raise ValueError(
-                    f"sample {sample['image_id']}: {expected} image ids but "
-                    f"{len(sample['vision_tokens'])} vision tokens; delete data/features and encode again"
-                )
-        batch: dict[str, Any] = pad_batch(
-            [sample["input_ids"] for sample in samples], self.special.pad, [sample["labels"] for sample in samples]
-        )
-        batch["image_ids"] = [sample["image_id"] for sample in samples]
-        batch["mm_encoder_outputs"] = as_image_outputs([sample["vision_tokens"] for sample in samples])
-        return batch

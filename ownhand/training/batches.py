@@ -1,14 +1,17 @@
-"""Batches of like length: padding is work for nothing."""
+"""Batches: samples of like length, for padding is work for nothing, made into tensors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
 
 from ownhand import processes
+from ownhand.model.sequence import SpecialTokens, as_image_outputs, pad_batch
+from ownhand.model.views import pixel_inputs
 
 BATCHES_SORTED = 50  # a window of this many batches is sorted: enough for like lengths, few enough to stay random
 LIKE_LENGTH = 0.875  # of the longest of a class: hardly more than an eighth of a batch is padding
@@ -127,3 +130,32 @@ def cut_in_order(lengths: Sequence[int], batch_size: int, batch_tokens: int | No
                 continue
         batches.append([i])
     return batches
+
+
+class VisionCollator:
+    """Samples with `image_id`, `input_ids`, `labels` and either `vision_tokens` or `views` become one batch.
+
+    Vision tokens, (tokens, width) each, come from the cache; views are for a model whose vision tower is trained, and
+    become pixels of `dtype`. A module-level class without open files, so that a spawned process can have it.
+    """
+
+    def __init__(self, special: SpecialTokens, dtype: torch.dtype) -> None:
+        self.special = special
+        self.dtype = dtype
+
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        for sample in samples:
+            expected = sample["input_ids"].count(self.special.image)
+            seen = sample["views"].tokens if "views" in sample else len(sample["vision_tokens"])
+            if expected != seen:
+                raise ValueError(
+                    f"sample {sample['image_id']}: {expected} image ids but {seen} vision tokens; "
+                    "delete data/features and encode again"
+                )
+        batch: dict[str, Any] = pad_batch(
+            [sample["input_ids"] for sample in samples], self.special.pad, [sample["labels"] for sample in samples]
+        )
+        batch["image_ids"] = [sample["image_id"] for sample in samples]
+        if "views" in samples[0]:
+            return batch | pixel_inputs([sample["views"] for sample in samples], self.dtype)
+        return batch | {"mm_encoder_outputs": as_image_outputs([sample["vision_tokens"] for sample in samples])}

@@ -17,16 +17,16 @@ from ownhand import processes
 from ownhand.errors import Refusal
 from ownhand.model.adapter import add_adapter, load_adapter_weights, lora_config, needs_pictures
 from ownhand.model.base import BaseModel
-from ownhand.model.sequence import CachedVisionCollator
 from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params
 from ownhand.samples import Sample
+from ownhand.training.batches import VisionCollator
 from ownhand.training.checkpoints import SealCheckpoints, last_whole_checkpoint
 from ownhand.training.schedule import Schedule
 from ownhand.training.selection import MIN_LINES_FOR_CER, KeepBest, make_cer_reader
 from ownhand.training.trainer import CachedSamples, TokenWeightedTrainer
 from ownhand.vision.features import FeatureCache
-from ownhand.vision.pictures import PictureCollator, Pictures
+from ownhand.vision.pictures import Pictures
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Datasets:
 
     train: CachedSamples
     val: CachedSamples
-    collator: CachedVisionCollator | PictureCollator
+    collator: VisionCollator
     vocabulary: int
     see: Callable[[Any, str], torch.Tensor]
     read_cer: Callable[[Any], float] | None
@@ -51,10 +51,9 @@ def prepare_datasets(params: Params, samples: Sequence[Sample], cache: FeatureCa
     """
     base = BaseModel.open(params, weights=False)
     pictures = None
-    collator: CachedVisionCollator | PictureCollator = CachedVisionCollator(base.special)
     if needs_pictures(params.train.lora_targets):
         pictures = Pictures(samples, base.vision, params.encode)
-        collator = PictureCollator(base.special, base.dtype)
+    collator = VisionCollator(base.special, base.dtype)
     sets = {
         split: CachedSamples(
             [sample for sample in samples if sample.split == split],

@@ -84,12 +84,14 @@ def encode_views(
     says so. Returns the number of vision tokens.
     """
     store = TokenStore(store_folder(base, params, device), params.runtime.shard_mb)
-    first_of = {content: key for key, content in reversed(list(keys.items())) if content not in store}
-    if len(first_of) < len(set(keys.values())):
-        known = len(set(keys.values())) - len(first_of)
-        print(f"{stage}: {known:,} of {len(set(keys.values())):,} pictures and copies were encoded before", flush=True)
-    missing = processes.share([key for key, content in keys.items() if first_of.get(content) == key])
-    if missing:
+    first_of: dict[str, str] = {}  # content key: the first of the cache keys that it has
+    for key, content in keys.items():
+        first_of.setdefault(content, key)
+    new = [key for content, key in first_of.items() if content not in store]
+    if len(new) < len(first_of):
+        known = len(first_of) - len(new)
+        print(f"{stage}: {known:,} of {len(first_of):,} pictures and copies were encoded before", flush=True)
+    if missing := processes.share(new):
         model = base.load(device, decoder=False)
         for key in track(missing, what=stage, unit="picture"):
             store.add(keys[key], compute_vision_tokens(model, views_of(key)))

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
 from PIL import Image
 
 from ownhand.images import open_image
-from ownhand.model.sequence import SpecialTokens, pad_batch
-from ownhand.model.views import Views, VisionInput, pixel_inputs
+from ownhand.model.views import Views, VisionInput
 from ownhand.params import EncodeParams
 from ownhand.samples import Sample
 from ownhand.vision.augment import augment, augmented_size
@@ -54,28 +51,3 @@ class Pictures:
         image_id, _, copy = key.partition("~")
         sample = self.samples[image_id]
         return sample, [self.encode.seed, int(sample.sha256, 16), int(copy)] if copy else []
-
-
-class PictureCollator:
-    """Samples with `image_id`, `input_ids`, `labels` and `views` become one batch of the whole model.
-
-    The counterpart of `CachedVisionCollator` where the vision tower itself is trained. `dtype` is the model's.
-    """
-
-    def __init__(self, special: SpecialTokens, dtype: torch.dtype) -> None:
-        self.special = special
-        self.dtype = dtype
-
-    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        for sample in samples:
-            expected = sample["input_ids"].count(self.special.image)
-            if expected != sample["views"].tokens:
-                raise ValueError(
-                    f"sample {sample['image_id']}: {expected} image ids but {sample['views'].tokens} vision tokens; "
-                    "delete data/features and encode again"
-                )
-        batch: dict[str, Any] = pad_batch(
-            [sample["input_ids"] for sample in samples], self.special.pad, [sample["labels"] for sample in samples]
-        )
-        batch["image_ids"] = [sample["image_id"] for sample in samples]
-        return batch | pixel_inputs([sample["views"] for sample in samples], self.dtype)

@@ -96,9 +96,13 @@ def datasets(
         def views(self, key: str) -> Any:
             return self.vision.views(pictures[int(key) - 1])
 
+        def count_tokens(self, key: str) -> int:
+            return int(self.views(key).tokens)
+
+    encode = read_params(ROOT / "params.yaml").encode.model_copy(update={"copies": 0})
     arguments = (samples, cache, base, 2048, True)
     cached = CachedSamples(*arguments)
-    drawn = CachedSamples(*arguments, pictures=FromMemory(samples, vision, 0))
+    drawn = CachedSamples(*arguments, pictures=FromMemory(samples, vision, encode))
     return {
         "cached": VisionCollator(special, torch.float32)([cached[0], cached[1]]),
         "pictures": VisionCollator(special, torch.float32)([drawn[0], drawn[1]]),

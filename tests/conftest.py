@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests run side by side, one a core
 
 import numpy as np
 import pytest
@@ -33,7 +36,7 @@ TEXTS = ["мама мыла раму", "Ёж № 5", "Дом, 1984 год", "«�
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_no_denormals() -> None:
+def no_denormals() -> None:
     torch.set_flush_denormal(True)
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             _flush_file(temporary)
+            with suppress(OSError):  # whoever may not read it, may not afterwards; there may be none yet
+                shutil.copymode(path, temporary)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

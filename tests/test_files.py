@@ -43,6 +43,16 @@ def test_a_failure_while_writing_leaves_the_previous_file_and_no_rubbish(tmp_pat
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
+def test_who_may_read_a_file_stays_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for mode in (0o600, 0o664, 0o444):
+        write_text(path, "old")
+        path.chmod(mode)
+        write_text(path, "new")
+        assert (path.read_text(encoding="utf-8"), path.stat().st_mode & 0o777) == ("new", mode)
+
+
 def test_a_full_disk_is_named_with_its_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")

@@ -224,6 +224,22 @@ def test_a_file_of_somebody_else_is_not_overwritten(tmp_path: Path, content: str
     assert path.read_text(encoding="utf-8") == content
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has none of these")
+@pytest.mark.parametrize("what", ["folder", "FIFO", "device"])
+def test_lines_are_not_appended_to_what_is_no_file(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "out"
+    if what == "folder":
+        path.mkdir()
+    elif what == "FIFO":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null")
+    with pytest.raises(Refusal, match=r"out is no file: take another name"):
+        AppendedLines(path)
+    with pytest.raises(Refusal, match=r"out is no file"):
+        AppendedLines.read(path)
+
+
 @pytest.mark.parametrize("there", ["nothing", "folder", "file", "link", "dangling link"])
 def test_a_folder_is_emptied_whatever_stands_there_and_nothing_behind_a_link(tmp_path: Path, there: str) -> None:
     elsewhere, folder = tmp_path / "elsewhere", tmp_path / "data/processed"

@@ -90,6 +90,8 @@ def test_another_ocr_is_compared_under_the_name_of_its_file(folder: Path) -> Non
     assert code == 1 and "'base' cannot be the name of a reader" in said
     code, said = command("compare", "nosuch.jsonl")
     assert code == 1 and "nosuch.jsonl is missing" in said
+    code, said = command("compare", "data")
+    assert code == 1 and "data is a folder; name the JSONL file" in said
 
 
 def test_clean_frees_what_can_be_made_again_and_says_how_much(folder: Path) -> None:

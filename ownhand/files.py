@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             _flush_file(temporary)
+            with suppress(OSError):  # whoever may not read it, may not afterwards; there may be none yet
+                shutil.copymode(path, temporary)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -195,8 +197,11 @@ class AppendedLines:
     def read(path: Path, hashed: bool = False) -> list[Any]:
         """The objects of the file but a last line that was cut; none where there is no file.
 
-        Refusal for a file that is no such file, or was damaged where nothing may be dropped.
+        Refusal for a file that is no such file, or was damaged where nothing may be dropped, and for what is no file:
+        a device or a FIFO may have no end.
         """
+        if path.exists() and not path.is_file():
+            raise Refusal(f"{path.as_posix()} is no file: take another name")
         values: list[Any] = []
         *lines, cut = path.read_bytes().split(b"\n") if path.exists() else [b""]
         if cut and (not cut.startswith((b"{", b"[")) or (not hashed and _is_json(cut))):

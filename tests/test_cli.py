@@ -90,6 +90,8 @@ def test_another_ocr_is_compared_under_the_name_of_its_file(folder: Path) -> Non
     assert code == 1 and "'base' cannot be the name of a reader" in said
     code, said = command("compare", "nosuch.jsonl")
     assert code == 1 and "nosuch.jsonl is missing" in said
+    code, said = command("compare", "data")
+    assert code == 1 and "data is a folder; name the JSONL file" in said
 
 
 def test_clean_frees_what_can_be_made_again_and_says_how_much(folder: Path) -> None:
@@ -167,6 +169,20 @@ def test_prepare_names_pictures_on_a_console_that_is_not_utf_8(tmp_path: Path) -
     ended = run(tmp_path, "-m", "stages.prepare", environment=WINDOWS_REDIRECTED)
     assert ended.returncode == 0, ended.stderr.decode("utf-8", "replace")[-2000:]
     assert "columns that are not used: примечание" in ended.stdout.decode("utf-8")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows shells close no streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_fault_and_no_file_takes_its_place(tmp_path: Path, closed: str) -> None:
+    code = "from ownhand.errors import run_stage; import os\nrun_stage(lambda: (print('x'), os.write(1, b'y'))[0])"
+    ended = run(
+        tmp_path,
+        "-c",
+        "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1], shell=True))",
+        f'{sys.executable} -c "{code}" {closed}',
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert b"Traceback" not in ended.stderr
 
 
 def test_a_reader_that_has_gone_is_no_traceback(tmp_path: Path) -> None:

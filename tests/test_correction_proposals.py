@@ -60,6 +60,21 @@ def run(folder: Path, lines: Lines, reader: Counting) -> Proposals:
     return proposals
 
 
+@pytest.mark.parametrize(
+    "change", [("picture", "image"), ("[0.9,", "[[],"), ('"w 90"', "90"), ("[0.9, 0.9, 0.6, 0.9]", "7")]
+)
+def test_a_kept_reading_that_is_none_is_read_again(raw: Path, tmp_path: Path, change: tuple[str, str]) -> None:
+    lines, kept = Lines(raw, "utf-8"), tmp_path / "kept/proposals.jsonl"
+    texts = [one and one.text for one in map(run(tmp_path / "kept", lines, Counting("one")).of, lines.in_order)]
+    first, *others = kept.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert change[0] in first
+    kept.write_text(first.replace(*change, 1) + "".join(others), encoding="utf-8")
+    again = Counting("one")
+    proposals = run(tmp_path / "kept", lines, again)
+    assert again.seen == [90]
+    assert [one and one.text for one in map(proposals.of, lines.in_order)] == texts
+
+
 def test_each_line_is_read_once_by_each_model(raw: Path, tmp_path: Path) -> None:
     lines, first = Lines(raw, "utf-8"), Counting("one")
     proposals = run(tmp_path / "kept", lines, first)

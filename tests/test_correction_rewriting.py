@@ -83,6 +83,25 @@ def test_whatever_is_written_into_a_table_is_read_from_it(tmp_path: Path, text: 
     assert (last.filename, last.text, last.row) == ("c, d.jpg", text, row)
 
 
+@pytest.mark.parametrize("name", [" a.jpg", "a.jpg\u2028", "a\r.jpg"])
+def test_a_name_that_a_table_would_read_otherwise_is_refused(name: str) -> None:
+    with pytest.raises(Refusal, match="rename the picture"):
+        append_row(b"filename,text\n", "utf-8", name, "да")
+
+
+def test_a_text_that_would_be_read_otherwise_is_refused() -> None:
+    for replace in (
+        lambda text: replace_cell(b"filename,text\na.jpg,x\n", "utf-8", 2, text),
+        lambda text: append_row(b"filename,text\n", "utf-8", "a.jpg", text),
+    ):
+        with pytest.raises(Refusal, match=r"field larger than field limit \(131072\)"):
+            replace("я" * 131_073)
+    with pytest.raises(Refusal, match="invisible characters"):
+        replace_text_file(b"", "utf-8", "\ufeffда")
+    with pytest.raises(Refusal, match=r"no longer be taken for cp1251.*prepare\.encoding: utf-8"):
+        replace_text_file(b"x", "cp1251", "Рќ")  # the bytes of another letter in UTF-8
+
+
 def test_a_row_is_added_as_the_table_is_written() -> None:
     content, row = append_row("\ufeffpage;text;filename\r\np1;да;a.jpg".encode(), "utf-8", "b.jpg", "нет; да")
     assert content.decode() == '\ufeffpage;text;filename\r\np1;да;a.jpg\r\n;"нет; да";b.jpg\r\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from starlette.testclient import TestClient
 
 from ownhand.correction.proposals import Proposal, Proposals
 from ownhand.correction.queue import Lines, Queue
-from ownhand.correction.server import HEADERS, Correction, build_app, mark_doubtful
+from ownhand.correction.server import HEADERS, MOST_BYTES, Correction, build_app, mark_doubtful
 from ownhand.correction.store import Store
 from ownhand.images import ImageLimits
 from ownhand.params import PrepareParams
@@ -157,6 +158,49 @@ def test_what_the_page_never_sends_is_refused(page: Page) -> None:
     assert page.post("accept", {"number": "first"}).status_code == 400
     answer = page.client.post(f"/{TOKEN}/accept", content=b"{", headers=ORIGIN)
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("seconds", ["NaN", "Infinity", "1e999", "-1"])
+def test_a_time_that_cannot_be_is_refused_and_the_page_goes_on(page: Page, raw: Path, seconds: str) -> None:
+    sent = f'{{"tab": "t", "number": 0, "text": "да", "seconds": {seconds}}}'
+    assert page.client.post(f"/{TOKEN}/accept", content=sent, headers=ORIGIN).status_code == 400
+    assert not (raw / "annotations.csv").exists()
+    assert page.get("next?tab=t").json()["counts"]["left"] == 3
+
+
+def test_a_body_without_a_length_is_read_to_the_limit_and_no_further(page: Page) -> None:
+    sent = []
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            sent.append(MOST_BYTES // 10)
+            yield b" " * sent[-1]
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": f"/{TOKEN}/skip",
+        "raw_path": f"/{TOKEN}/skip".encode(),
+        "query_string": b"",
+        "headers": [(b"host", f"127.0.0.1:{PORT}".encode()), (b"origin", ORIGIN["origin"].encode())],
+    }
+    body, answers = endless(), []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": next(body), "more_body": True}
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    asyncio.run(page.client.app(scope, receive, send))
+    assert answers[0]["status"] == 413
+    assert MOST_BYTES < sum(sent) <= 1.2 * MOST_BYTES
+
+
+@pytest.mark.parametrize("path", ["line/{}", "status/{}", "picture/{}/0", "picture/0/{}"])
+@pytest.mark.parametrize("digits", [30, 400, 5000])
+def test_a_number_of_many_digits_is_no_fault_of_ours(page: Page, path: str, digits: int) -> None:
+    assert page.get(path.format("9" * digits)).status_code in (200, 403, 422)
 
 
 def test_pictures_that_came_later_are_there_after_a_reload(page: Page, raw: Path) -> None:

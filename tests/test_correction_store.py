@@ -234,7 +234,7 @@ def test_set_aside_lines_do_not_wait_and_can_be_transcribed_after_all(raw: Path)
         store.set_aside(line(store, "a.jpg"), "всё же", "ugly")
 
 
-@pytest.mark.parametrize("text", ["", "  ", "\u200b", "a\ufffd", "\ud83d"])
+@pytest.mark.parametrize("text", ["", "  ", "\u200b", "a\ufffd", "\ud83d", "a\0b", "я" * 131_073])
 def test_what_is_no_transcription_is_refused_and_nothing_is_written(raw: Path, text: str) -> None:
     store = open_store(raw)
     with pytest.raises(Refusal):
@@ -261,6 +261,107 @@ def test_a_full_disk_changes_nothing_and_says_so(raw: Path, monkeypatch: pytest.
     assert open_store(raw).overwritten(line(store, "a.jpg")) == "первая"  # the journal still has it
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["a\\b.jpg", "C:a.jpg", os.fsdecode(b"\xff.jpg"), "a\nb.jpg"])
+@pytest.mark.parametrize("beside", [{}, {"annotations.csv": "filename,text\na.jpg,да\n"}, {"a.txt": "да\n"}])
+def test_what_is_saved_is_found_again_whatever_the_picture_is_called(
+    raw: Path, name: str, beside: dict[str, str]
+) -> None:
+    Image.new("RGB", (90, 40), "white").save(raw / name)
+    for file, content in beside.items():
+        (raw / file).write_text(content, encoding="utf-8")
+    store = open_store(raw)
+    (odd,) = [one for one in store.lines.in_order if one.picture not in ("a.jpg", "b.jpg", "c.jpg")]
+    for text in ("да", " waits", "waits \ue000"):
+        store.accept(odd, odd.text, text)
+        assert open_store(raw).lines.by_name[odd.name].text == text.strip()
+
+
+@pytest.mark.parametrize("damage", ["encoding", "folder", "full disk"])
+def test_a_line_that_cannot_be_set_aside_keeps_its_text(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    table, replace = raw / "annotations.csv", os.replace
+    table.write_text("filename,text\na.jpg,первая\n", encoding="utf-8")
+    store = open_store(raw)
+    if damage == "encoding":
+        (raw / SET_ASIDE).write_bytes(b"\xff")
+    elif damage == "folder":
+        (raw / SET_ASIDE).mkdir()
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target).name == SET_ASIDE:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    if damage == "full disk":
+        monkeypatch.setattr(files.os, "replace", fail)
+    with pytest.raises(Refusal, match=r"set_aside\.csv"):
+        store.set_aside(line(store, "a.jpg"), "первая", "unreadable")
+    assert table.read_text(encoding="utf-8") == "filename,text\na.jpg,первая\n"
+    assert (line(store, "a.jpg").text, line(store, "a.jpg").why) == ("первая", "")
+
+
+def test_a_text_that_cannot_be_taken_away_is_not_set_aside(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, replace = raw / "annotations.csv", os.replace
+    table.write_text("filename,text\na.jpg,первая\n", encoding="utf-8")
+    store = open_store(raw)
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target) == table:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", fail)
+    with pytest.raises(Unwritable, match=r"annotations\.csv"):
+        store.set_aside(line(store, "a.jpg"), "первая", "unreadable")
+    assert open_store(raw).lines.by_name["a.jpg"].why == ""
+    assert line(store, "a.jpg").text == "первая"
+
+
+def test_a_table_that_became_unreadable_is_said_each_time_and_no_line_is_lost(raw: Path) -> None:
+    table = raw / "annotations.csv"
+    table.write_text("filename,text\na.jpg,первая\n", encoding="utf-8")
+    store = open_store(raw)
+    table.write_bytes("filename,text\na.jpg,первая\n".encode("cp1251"))
+    for _ in range(2):
+        with pytest.raises(Refusal, match=r"annotations\.csv, line 2: byte 0xef is not valid utf-8"):
+            accept(store, "b.jpg", "вторая")
+        assert [one.waits for one in store.lines.in_order] == [False, True, True]
+    table.write_text("filename,text\na.jpg,первая\n", encoding="utf-8")
+    accept(store, "b.jpg", "вторая")
+    assert open_store(raw).lines.by_name["b.jpg"].text == "вторая"
+
+
+def test_a_table_that_was_removed_is_begun_anew(raw: Path) -> None:
+    table = raw / "annotations.csv"
+    table.write_text("filename,text\na.jpg,первая\n", encoding="utf-8")
+    store = open_store(raw)
+    table.unlink()
+    accept(store, "b.jpg", "вторая")
+    assert table.read_text(encoding="utf-8") == "filename,text\nb.jpg,вторая\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are none here")
+def test_what_is_no_file_is_named_and_not_waited_for(raw: Path) -> None:
+    store = open_store(raw)
+    os.mkfifo(raw / "annotations.csv")
+    with pytest.raises(Refusal, match=r"annotations\.csv is no file"):
+        accept(store, "a.jpg", "первая")
+    os.mkfifo(raw / SET_ASIDE)
+    with pytest.raises(Refusal, match=r"set_aside\.csv is no file"):
+        open_store(raw)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_table_that_is_a_link_stays_one(raw: Path) -> None:
+    (raw / "table").write_text("filename,text\na.jpg,\n", encoding="utf-8")
+    (raw / "annotations.csv").symlink_to("table")
+    accept(open_store(raw), "a.jpg", "первая")
+    assert (raw / "annotations.csv").is_symlink()
+    assert (raw / "table").read_text(encoding="utf-8") == "filename,text\na.jpg,первая\n"
+
+
 def test_gains_count_each_line_once_and_nothing_undone(raw: Path) -> None:
     (raw / "annotations.csv").write_text("filename,text\na.jpg,x\nb.jpg,y\n", encoding="utf-8")
     store = open_store(raw)
@@ -277,6 +378,18 @@ def test_gains_count_each_line_once_and_nothing_undone(raw: Path) -> None:
     store.undo()
     assert store.checked() == {}
     assert store.gains().transcribed == 1
+
+
+@pytest.mark.parametrize("change", [("1,", '"1",'), ('"a.jpg"', '["a.jpg"]'), ("1,", "1e999,"), ("{", "[" * 99_999)])
+def test_what_is_no_entry_of_the_journal_is_left_out(raw: Path, change: tuple[str, str]) -> None:
+    store = open_store(raw)
+    accept(store, "a.jpg", "первая")
+    accept(store, "b.jpg", "вторая")
+    content = store.journal.read_text(encoding="utf-8")
+    store.journal.write_text(content.replace(*change, 1), encoding="utf-8")
+    store = open_store(raw)
+    assert [entry.name for entry in store.stands] == ["b.jpg"]
+    assert store.undo()[0].name == "b.jpg"
 
 
 def test_a_journal_that_was_cut_off_is_read_up_to_there(raw: Path) -> None:

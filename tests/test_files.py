@@ -43,6 +43,16 @@ def test_a_failure_while_writing_leaves_the_previous_file_and_no_rubbish(tmp_pat
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
+def test_who_may_read_a_file_stays_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for mode in (0o600, 0o664, 0o444):
+        write_text(path, "old")
+        path.chmod(mode)
+        write_text(path, "new")
+        assert (path.read_text(encoding="utf-8"), path.stat().st_mode & 0o777) == ("new", mode)
+
+
 def test_a_full_disk_is_named_with_its_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
@@ -212,6 +222,22 @@ def test_a_file_of_somebody_else_is_not_overwritten(tmp_path: Path, content: str
     with pytest.raises(Refusal, match=r"letter\.txt, line [12], is damaged or no JSON: remove the file"):
         AppendedLines(path)
     assert path.read_text(encoding="utf-8") == content
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has none of these")
+@pytest.mark.parametrize("what", ["folder", "FIFO", "device"])
+def test_lines_are_not_appended_to_what_is_no_file(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "out"
+    if what == "folder":
+        path.mkdir()
+    elif what == "FIFO":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null")
+    with pytest.raises(Refusal, match=r"out is no file: take another name"):
+        AppendedLines(path)
+    with pytest.raises(Refusal, match=r"out is no file"):
+        AppendedLines.read(path)
 
 
 @pytest.mark.parametrize("there", ["nothing", "folder", "file", "link", "dangling link"])

@@ -289,6 +289,21 @@ def test_a_preview_is_drawn_on_request(tmp_path: Path) -> None:
         assert np.abs(np.asarray(seen.resize(drawn.picture.size), int) - np.asarray(drawn.picture)).max() > 100
 
 
+def test_previews_never_lie_where_they_would_be_taken_for_photographs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = page()
+    raw = tmp_path / "data/raw"
+    raw.mkdir(parents=True)
+    drawn.picture.save(raw / "a.png")
+    monkeypatch.chdir(tmp_path)
+    for pictures, preview in (("data", "data/seen"), ("data/raw", "data/raw"), ("data/raw/a.png", "data/raw/seen")):
+        with pytest.raises(Refusal, match=f"{preview} lies in data.*would be taken for photographs"):
+            find_lines([pictures], LIMITS, Path(preview), False, lambda: Detected(drawn))
+    assert [path.name for path in raw.iterdir()] == ["a.png"]
+    assert find_lines(["data/raw"], LIMITS, Path("seen"), False, lambda: Detected(drawn)) == 0
+
+
 def test_nothing_to_do_and_a_missing_detector_are_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Refusal, match="no photograph given"):
         run(tmp_path)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from ownhand.files import hash_file, write_json
 from ownhand.vision.token_store import TokenStore
 
 
@@ -32,27 +34,48 @@ def test_what_was_stored_is_there_for_the_next_run_and_what_was_pending_is_not(t
     assert torch.equal(again.tokens("a"), tokens(1))
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "manifest"])
+KEYS: dict[str, Any] = {
+    "missing key": ["a", "c"],
+    "no keys": [],
+    "null": None,
+    "text": "ab",
+    "list": [["a"]],
+    "number": [1],
+}
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "manifest", "nested", "folder", "no manifest", *KEYS])
 def test_a_damaged_shard_is_said_and_made_again_while_the_others_stay(
     tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = filled(tmp_path, {"a": 1, "b": 2})
     shard = store.shards["a"].path
-    content = bytearray(shard.read_bytes())
+    whole = bytearray(shard.read_bytes())
     if damage == "flip":
-        content[-1] ^= 1
-        shard.write_bytes(content)
+        whole[-1] ^= 1
+        shard.write_bytes(whole)
     elif damage == "cut":
-        shard.write_bytes(content[:-20])
+        shard.write_bytes(whole[:-20])
     elif damage == "remove":
         shard.unlink()
+    elif damage == "folder":
+        shard.unlink()
+        (shard / "in it").mkdir(parents=True)
+    elif damage == "no manifest":
+        shard.with_suffix(".json").unlink()
+        shard.with_suffix(".json").mkdir()
+    elif damage in KEYS:
+        write_json(shard.with_suffix(".json"), {"sha256": hash_file(shard), "keys": KEYS[damage]})
     else:
-        shard.with_suffix(".json").write_text("{", encoding="utf-8")
+        content = {"manifest": "{", "nested": "[" * 99_999}[damage]
+        shard.with_suffix(".json").write_text(content, encoding="utf-8")
     again = TokenStore(tmp_path, shard_mb=1)
     assert "a" not in again and torch.equal(again.tokens("b"), tokens(2))
     assert "is damaged; it is removed" in capsys.readouterr().out
     again.add("a", tokens(1))
     again.flush()
+    (tmp_path / "left").mkdir()
+    again.tidy({"a", "b"}, limit_mb=1)
     assert torch.equal(TokenStore(tmp_path, shard_mb=1).tokens("a"), tokens(1))
 
 

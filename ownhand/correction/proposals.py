@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
+from pydantic import BaseModel as Schema
 
 from ownhand.correction.pictures import open_line
 from ownhand.correction.queue import Line, Lines
@@ -68,6 +69,16 @@ class Proposal:
             chances = self.characters[max(0, found.start() - 1) : found.end()]
             parts.append((found[0], not found[0].isspace() and min(chances, default=1.0) < UNSURE))
         return parts
+
+
+class _Kept(Schema):
+    """A row of the file: the content that was read, by what, and the proposal."""
+
+    picture: str
+    reader: str
+    text: str
+    confidence: float
+    characters: tuple[float, ...]
 
 
 class Proposals:
@@ -164,12 +175,15 @@ class Proposals:
 
     def _open_file(self, fingerprint: str) -> AppendedLines:
         """Take over what this reader has read, and drop what others have."""
-        rows = AppendedLines.read(self.file)
-        own = [row for row in rows if isinstance(row, dict) and row.get("reader") == fingerprint]
+        rows, own = AppendedLines.read(self.file), []
+        for row in rows:
+            with suppress(ValueError):  # another reader's, or damaged
+                kept = _Kept.model_validate(row)
+                if kept.reader == fingerprint:
+                    self._kept[kept.picture] = Proposal(kept.text, kept.confidence, kept.characters)
+                    own.append(row)
         if len(own) < len(rows):
             write_text(self.file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in own))
-        for row in own:
-            self._kept[row["picture"]] = Proposal(row["text"], row["confidence"], tuple(row["characters"]))
         return AppendedLines(self.file)
 
 

@@ -9,7 +9,7 @@ import re
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,14 +25,14 @@ from ownhand.ground_truth.regions import Region
 from ownhand.ground_truth.set_aside import NAME as SET_ASIDE
 from ownhand.ground_truth.set_aside import read_set_aside
 from ownhand.ground_truth.text_files import FORMAT as TEXT_FILES
-from ownhand.images import find_files, has_image_suffix
+from ownhand.images import FoundFiles, find_files, has_image_suffix
 from ownhand.text import is_blank
 
 WRITABLE = (ANNOTATIONS, TEXT_FILES, PAGE_XML, ALTO_XML)
 WRITTEN = "annotations.csv or .tsv, text files beside the pictures, PAGE XML and ALTO XML"
 PAGES = (PAGE_XML, ALTO_XML)
 REASONS = ("unreadable", "not a line")
-WAITS = "waits \ue000"  # stands for a missing text while records are matched, which would reject them
+WAITS = " waits"  # stands for a missing text while records are matched, which would reject them; no text begins so
 HELD_SECONDS = 600  # for so long a line that one tab shows comes last in the others
 MOST_SPECIAL = 14
 # Letters that a keyboard of their script has; others that the data hold are offered on the page.
@@ -114,10 +114,16 @@ class Lines:
                 f"written are {WRITTEN} (DATA.md)"
             )
         own_names = {name for name, _ in own}
-        self.form, self.found = form, replace(found, files=[file for file in files if file[0] not in own_names])
+        found = replace(found, files=[file for file in files if file[0] not in own_names])
+        stamps = {path: stamp_of(path) for _, path in own}  # before they are read
+        truth = _read(form, own, found, self.encoding) if form else None
+        noted = read_set_aside(self.raw)
+        # What cannot be read has left everything as it was up to here, and is said again the next time.
+        self.form, self.found, self.stamps = form, found, stamps
         for line in self.all:
             line.gone = True
-        truth = self._read(own) if form else None
+        if truth:
+            self._take(truth, own)
         self.unusable = sum(one.counted for one in truth.rejections) if truth else 0
         paths = dict(self.found.files)
         named = {image.path for image in truth.samples if image.region or form not in PAGES} if truth else set()
@@ -128,7 +134,7 @@ class Lines:
         for name, path in [] if form in PAGES else bare:
             line = self._line(name, path, name)
             line.region, line.text, line.row, line.source = None, "", None, self._new_source(name, own)
-        self._arrange()
+        self._arrange(noted)
 
     def refresh(self, line: Line) -> None:
         """Read the line's file of ground truth anew if it is not as it was; nothing where there is no file yet."""
@@ -137,10 +143,14 @@ class Lines:
         if self.form is None or self.form.single or not line.source[1].exists():
             self.scan()
             return
+        stamp = stamp_of(line.source[1])
+        truth = _read(self.form, [line.source], self.found, self.encoding)
+        noted = read_set_aside(self.raw)
+        self.stamps[line.source[1]] = stamp
         for other in self.all:
             other.gone |= other.source == line.source
-        self._read([line.source])
-        self._arrange()
+        self._take(truth, [line.source])
+        self._arrange(noted)
 
     def set_aside(self, line: Line, why: str) -> None:
         """Note in data/raw that a line is no ground truth, and why; "" takes the note back."""
@@ -154,13 +164,9 @@ class Lines:
         write_text(self.raw / SET_ASIDE, rows.getvalue())
         line.why = why
 
-    def _read(self, own: list[File]) -> GroundTruth:
+    def _take(self, truth: GroundTruth, own: list[File]) -> None:
         """Take over what some files of ground truth say."""
         assert self.form is not None
-        self.stamps |= {path: stamp_of(path) for _, path in own}  # before they are read
-        reading = self.form.read(own, self.found.files, self.encoding)
-        records = [replace(one, text=WAITS) if is_blank(one.text) else one for one in reading.records]
-        truth = match(self.form, own, replace(reading, records=records), self.found)
         sources, names = dict(own), {path: name for name, path in self.found.files}
         for position, image in enumerate(truth.samples):
             if self.form in PAGES and image.region is None:  # its file holds no line
@@ -172,7 +178,6 @@ class Lines:
             source = own[0][0] if self.form.single else str(image.row).removesuffix(f"#{line.line_id}")
             line.source = source, sources[source]
             line.row = image.row if isinstance(image.row, int) else None
-        return truth
 
     def _line(self, name: str, path: Path, picture: str) -> Line:
         """The line of that name, a new one if need be."""
@@ -191,9 +196,8 @@ class Lines:
         path = dict(self.found.files)[name]
         return name[: len(name) - len(path.suffix)] + suffix, path.with_suffix(suffix)
 
-    def _arrange(self) -> None:
+    def _arrange(self, noted: Mapping[str, str]) -> None:
         """Put the lines that are there in order, name them for a person, and note which were set aside."""
-        noted = read_set_aside(self.raw)
         there = [line for line in self.all if not line.gone]
         keys = {picture: _natural(picture) for picture in {line.picture for line in there}}
         self.in_order = sorted(there, key=lambda line: (keys[line.picture], line.position))
@@ -205,6 +209,13 @@ class Lines:
             line.label = f"{line.picture}, line {so_far[line.picture]} of {on_page[line.picture]}"
             line.label = line.label if line.region else line.picture
             line.why = noted.get(line.name, "")
+
+
+def _read(form: Format, own: list[File], found: FoundFiles, encoding: str) -> GroundTruth:
+    """What some files of ground truth say of the others; a line without a text has WAITS for one."""
+    reading = form.read(own, found.files, encoding)
+    records = [replace(one, text=WAITS) if is_blank(one.text) else one for one in reading.records]
+    return match(form, own, replace(reading, records=records), found)
 
 
 class Queue:

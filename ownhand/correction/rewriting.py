@@ -22,9 +22,10 @@ from defusedxml.ElementTree import fromstring
 
 from ownhand.errors import Refusal
 from ownhand.ground_truth.alto_xml import read_page as read_alto_page
-from ownhand.ground_truth.annotations import read_header
+from ownhand.ground_truth.annotations import read_first_row, read_header
 from ownhand.ground_truth.page_files import TranscribedPage, numbers
 from ownhand.ground_truth.page_xml import read_page
+from ownhand.ground_truth.records import GroundTruthError, decode_text
 from ownhand.text import clean_transcription
 
 BOMS = (  # the longer ones first: UTF-32's begins like UTF-16's
@@ -39,14 +40,21 @@ LINE_END = re.compile(r"\r\n|\n|\r")
 CONFIDENCE = re.compile(r"""\s+conf\s*=\s*("[^"]*"|'[^']*')""")
 # The text of a word, what it is part of, and how sure another reader was of it.
 WORD_ATTRIBUTES = re.compile(r"""\s+(?:CONTENT|WC|CC|SUBS_TYPE|SUBS_CONTENT)\s*=\s*("[^"]*"|'[^']*')""")
+UNLIKE = "the text would be read otherwise than it was written; look for invisible characters at its ends"
 TAG = re.compile(rb"""<(?:[^<>"']|"[^"]*"|'[^']*')*>""")
 
 
 def replace_text_file(content: bytes, encoding: str, text: str) -> bytes:
-    """A file that holds one transcription and nothing else; its byte order mark and last line end stay."""
+    """A file that holds one transcription and nothing else; its byte order mark and last line end stay.
+
+    Refusal for a text that would be read otherwise than it is; so it is with tables, too.
+    """
     bom, codec, before = _decode(content, encoding)
     ending = before[len(before.rstrip("\r\n")) :] if content else "\n"
-    return bom + _encode(text + ending, codec)
+    new = _encode(bom, text + ending, codec, encoding)
+    if clean_transcription(decode_text(new, "", encoding)) != clean_transcription(text):
+        raise Refusal(UNLIKE)
+    return new
 
 
 def replace_cell(content: bytes, encoding: str, row: int, text: str) -> bytes:
@@ -63,10 +71,12 @@ def replace_cell(content: bytes, encoding: str, row: int, text: str) -> bytes:
     others = [span for at, span in enumerate(fields) if at not in (columns["text"], columns["filename"])]
     if not text and not any(table[begin:end].strip('" ') for begin, end in others):
         behind = LINE_END.match(table, fields[-1][1])
-        return bom + _encode(table[:start] + table[behind.end() if behind else len(table) :], codec)
+        return _encode(bom, table[:start] + table[behind.end() if behind else len(table) :], codec, encoding)
     begin, end = fields[columns["text"]]
     new = _quoted(text, delimiter, always=table[begin:end].startswith('"'))
-    return bom + _encode(table[:begin] + new + table[end:], codec)
+    table = table[:begin] + new + table[end:]
+    _verify_row(table[start:], delimiter, columns["text"], text)
+    return _encode(bom, table, codec, encoding)
 
 
 def append_row(content: bytes, encoding: str, filename: str, text: str) -> tuple[bytes, int]:
@@ -84,7 +94,10 @@ def append_row(content: bytes, encoding: str, filename: str, text: str) -> tuple
     fields = [""] * len(header)
     fields[columns["filename"]], fields[columns["text"]] = filename, text
     row = delimiter.join(_quoted(value, delimiter) for value in fields) + end
-    return bom + _encode(table + row, codec), sum(1 for _ in io.StringIO(table, newline="")) + 1
+    _verify_row(row, delimiter, columns["text"], text)
+    if clean_transcription(read_first_row(row, delimiter)[0][columns["filename"]]) != filename:
+        raise Refusal(f"a table cannot name {filename!r}: white space at its ends, or a line break; rename the picture")
+    return _encode(bom, table + row, codec, encoding), sum(1 for _ in io.StringIO(table, newline="")) + 1
 
 
 def replace_page_line(content: bytes, line_id: str, text: str) -> bytes:
@@ -299,12 +312,30 @@ def _decode(content: bytes, encoding: str) -> tuple[bytes, str, str]:
     return bom, codec, text
 
 
-def _encode(text: str, codec: str) -> bytes:
+def _verify_row(table: str, delimiter: str, at: int, text: str) -> None:
+    """Refusal when the program that reads the table later would find another text in this field of its first row."""
+    fields, problem = read_first_row(table, delimiter)
+    if problem:
+        raise Refusal(f"a table cannot hold this text ({problem})")
+    if at >= len(fields) or clean_transcription(fields[at]) != clean_transcription(text):
+        raise Refusal(UNLIKE)
+
+
+def _encode(bom: bytes, text: str, codec: str, encoding: str) -> bytes:
+    """The bytes of a file that the program takes for text in `encoding` when it reads them later."""
     try:
-        return text.encode(codec)
+        content = bom + text.encode(codec)
     except UnicodeEncodeError as error:
         seen = text[error.start]
         raise Refusal(
             f"{seen!r} (U+{ord(seen):04X}) cannot be written in {codec}, the encoding of the file; save the file as "
             "UTF-8 and set prepare.encoding: utf-8"
         ) from None
+    try:
+        decode_text(content, "", encoding)
+    except GroundTruthError:
+        raise Refusal(
+            f"with this text the file would no longer be taken for {encoding}; save the file as UTF-8 and set "
+            "prepare.encoding: utf-8"
+        ) from None
+    return content

@@ -23,7 +23,7 @@ from typing import Any
 import uvicorn
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel as Schema
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -43,6 +43,7 @@ from ownhand.text import comparable
 PAGE = Path(__file__).parent
 HOST = "127.0.0.1"
 MOST_BYTES = 1_000_000  # of a request
+LONGEST_ADDRESS = 200  # characters; ours have a token and two short numbers
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -92,6 +93,8 @@ class Guard:
             return "another site's page may not use this server"
         if int((sent.get(b"content-length") or [b"0"])[0]) > MOST_BYTES:
             return "the request is too long"
+        if len(scope["path"]) > LONGEST_ADDRESS:
+            return "the address is too long"
         return ""
 
 
@@ -103,7 +106,7 @@ class Sent(Schema):
     seen: str = ""
     text: str = ""
     why: str = ""
-    seconds: float | None = None
+    seconds: float | None = Field(None, ge=0, allow_inf_nan=False)  # no JSON could hold these
     proposed: bool = False
 
 
@@ -149,7 +152,9 @@ class Correction:
         """The picture of a line, turned clockwise by so many quarters."""
         line = self._line(request.path_params["number"])
         try:
-            content = show_line(line, self.limits, request.path_params["turns"], small="small" in request.query_params)
+            content = show_line(
+                line, self.limits, request.path_params["turns"] % 4, small="small" in request.query_params
+            )
         except (UnreadableImage, OSError) as error:
             return Response(str(error), status_code=404, media_type="text/plain")
         return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
@@ -303,7 +308,12 @@ def build_app(correction: Correction, token: str, port: int) -> ASGIApp:
 
     def post(change: Callable[[Sent], Response]) -> Route:
         async def endpoint(request: Request) -> Response:
-            return await run_in_threadpool(locked, await request.body())
+            body = b""
+            async for part in request.stream():  # one that is sent in parts tells no length before
+                body += part
+                if len(body) > MOST_BYTES:
+                    return JSONResponse({"problem": "the request is too long"}, status_code=413)
+            return await run_in_threadpool(locked, body)
 
         def locked(body: bytes) -> Response:
             with correction.store.lock:
@@ -373,7 +383,13 @@ def serve(
 
     app = build_app(Correction(queue, store, proposals, limits, stop), token, port)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=2
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     announce(address)

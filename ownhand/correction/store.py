@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from ownhand.correction.queue import REASONS, Line, Lines, Stamp, stamp_of
 from ownhand.correction.rewriting import (
     append_row,
@@ -65,6 +67,9 @@ class Entry:
     proposed: bool = False
     review: bool = False
     undoes: int | None = None
+
+
+_ENTRY = TypeAdapter(Entry)
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,8 @@ class Store:
             raise Refusal("an empty text is no transcription")
         if "\N{REPLACEMENT CHARACTER}" in text:
             raise Refusal("the text holds U+FFFD, the trace of a wrong encoding; mend it")
+        if "\0" in text:  # a file that holds one is not read at all
+            raise Refusal("the text holds U+0000, which no file of ground truth can hold; remove it")
         with self.lock:
             if review or (text, "") != (line.text, line.why):
                 self._apply(line, seen, text, "", seconds=seconds, proposed=proposed, review=review)
@@ -228,14 +235,27 @@ class Store:
                 rewritten = self._rewrite(line, text) if text != line.text else None
                 if entry is None:
                     entry = self._note(line, text, why, seconds, proposed, review, undoes)
-                if rewritten is None or self._replace(line, text, rewritten):
-                    self.lines.set_aside(line, why)
+                if self._write(line, text, why, rewritten):
                     return
             raise Refusal(f"{line.label}: another program keeps writing the ground truth; try again")
         except BaseException:
             if entry is not None:
                 self._forget(entry)
             raise
+
+    def _write(self, line: Line, text: str, why: str, rewritten: _Rewritten | None) -> bool:
+        """Text and reason onto the disk, or neither; False when the file was changed meanwhile.
+
+        The reason first: where both are there, the text counts, so that a kill between the two takes nothing away.
+        """
+        why_before, done = line.why, False
+        self.lines.set_aside(line, why)
+        try:
+            done = rewritten is None or self._replace(line, text, rewritten)
+        finally:
+            if not done:
+                self.lines.set_aside(line, why_before)
+        return done
 
     def _note(
         self,
@@ -274,6 +294,8 @@ class Store:
         form = self.lines.form or ANNOTATIONS
         name, path = line.source or (TABLES[0], self.lines.raw / TABLES[0])
         stamp = stamp_of(path)
+        if stamp and not path.is_file():  # nobody waits for a FIFO here
+            raise Refusal(f"{name} is no file; remove it")
         content: bytes | None = path.read_bytes() if stamp else b""
         assert content is not None
         row = line.row
@@ -302,7 +324,7 @@ class Store:
             if new.content is None:
                 path.unlink(missing_ok=True)
             else:
-                with write_atomically(path) as temporary:
+                with write_atomically(Path(os.path.realpath(path))) as temporary:  # a link stays one
                     temporary.write_bytes(new.content)
                     if stamp_of(path) != new.stamp:
                         raise _Meanwhile
@@ -314,7 +336,8 @@ class Store:
         lines.stamps[path] = None if moved else stamp_of(path)
         line.text, line.row, line.source = text, new.row, new.source
         if lines.form is None:
-            lines.scan()
+            with suppress(Refusal):  # the text is written; what stands beside it is said with the next line
+                lines.scan()
         return True
 
 
@@ -336,15 +359,15 @@ class _Meanwhile(Exception):
 
 
 def _read_journal(path: Path) -> list[Entry]:
-    """The entries in order; a line that was cut off by a crash, the last one, is left out."""
+    """The entries in order; what is none, such as a last line that a crash has cut off, is left out."""
     try:
         content = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
     entries = []
     for line in content.split("\n"):
-        with suppress(ValueError, TypeError):
-            entries.append(Entry(**json.loads(line)))
+        with suppress(ValueError):
+            entries.append(_ENTRY.validate_json(line, strict=True))
     if content and not content.endswith("\n"):
         with path.open("ab") as file:  # so that the next entry begins a line
             file.write(b"\n")

@@ -152,7 +152,9 @@ def read_predictions(
 
 
 def read_text(path: Path) -> str:
-    """A prediction file as text, with or without a byte order mark. Refusal when it is not UTF-8."""
+    """A prediction file as text, with or without a byte order mark. Refusal for a folder, and for what is not UTF-8."""
+    if path.is_dir():
+        raise Refusal(f"{path.as_posix()} is a folder; name the JSONL file")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -118,6 +118,12 @@ def read_header(path: Path, content: str) -> tuple[str, list[str], dict[str, int
     return delimiter, *_find_columns(path, _header(_Lines(content, delimiter)))
 
 
+def read_first_row(content: str, delimiter: str) -> tuple[list[str], str]:
+    """The fields of the first row of a text, and what is wrong with it; none at its end."""
+    _, _, fields, problem = next(_Lines(content, delimiter), (0, 0, [], ""))
+    return fields, problem
+
+
 def _header(rows: Iterable[_Row]) -> list[str]:
     return next((fields for _, _, fields, _ in rows if any(fields)), [])
 

@@ -164,7 +164,9 @@ def match(form: Format, own: Sequence[File], reading: Transcriptions, found: Fou
             reason = files.why_not_found(record.filename, unnamed if missing <= GUESSES else [])
             rejections.append(Rejection(_with_line(record.filename, record), record.row, reason))
             continue
-        other_case += name not in (_place(place) for place in (record.filename, *record.elsewhere))
+        other_case += name not in [
+            place for written in (record.filename, *record.elsewhere) for place in (to_nfc(written), _place(written))
+        ]
         sample_name = _with_line(name, record)
         if is_blank(record.text) and form.blank_waits:
             waiting.append(Waiting(sample_name, record.row, LINE_WAITS if record.line else PAGE_WAITS))
@@ -266,9 +268,11 @@ class _Files:
 
     def find(self, record: Record) -> str | None:
         """The name of the file that a record means, in whatever case and Unicode form; None when there is none."""
-        for place in map(_place, (record.filename, *record.elsewhere)):
-            if place is not None and _key(place) in self.by_key:
-                return self.by_key[_key(place)]
+        for written in (record.filename, *record.elsewhere):
+            # Where a backslash or a colon may stand in a name, the file that is called so comes first.
+            for place in (written, _place(written)):
+                if place is not None and _key(place) in self.by_key:
+                    return self.by_key[_key(place)]
         return None
 
     def why_not_found(self, filename: str, unnamed: list[str]) -> str:

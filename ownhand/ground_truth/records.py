@@ -122,7 +122,11 @@ def read_text_file(path: Path, encoding: str) -> str:
     The encoding is never guessed: a wrong one is a GroundTruthError, because a text read wrongly would be taught
     wrongly. UTF-8 that is declared as something else is one, too.
     """
-    content = path.read_bytes()
+    return decode_text(path.read_bytes(), path.name, encoding)
+
+
+def decode_text(content: bytes, name: str, encoding: str) -> str:
+    """The same for the content of a file of that name."""
     try:
         is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
         text = content.decode("utf-8-sig" if is_utf8 else encoding)
@@ -136,11 +140,11 @@ def read_text_file(path: Path, encoding: str) -> str:
         is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         perhaps = "utf-16" if is_utf16 else "cp1251 for Cyrillic from Excel"
         remedy = f"set prepare.encoding to the encoding of the file (perhaps {perhaps}), or save the file as UTF-8"
-        raise GroundTruthError(f"{path.name}{where} is not valid {encoding}; {remedy}") from None
+        raise GroundTruthError(f"{name}{where} is not valid {encoding}; {remedy}") from None
     if not is_utf8 and not content.isascii() and _is_utf8(content):
-        raise GroundTruthError(f"{path.name} is UTF-8, prepare.encoding is {encoding}; set prepare.encoding to utf-8")
+        raise GroundTruthError(f"{name} is UTF-8, prepare.encoding is {encoding}; set prepare.encoding to utf-8")
     if "\0" in text:
-        raise GroundTruthError(f"{path.name} holds NUL, so it is not {encoding}; set prepare.encoding, perhaps utf-16")
+        raise GroundTruthError(f"{name} holds NUL, so it is not {encoding}; set prepare.encoding, perhaps utf-16")
     return text
 
 

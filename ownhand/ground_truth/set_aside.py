@@ -18,6 +18,8 @@ NAME = "set_aside.csv"
 def read_set_aside(raw: Path) -> dict[str, str]:
     """By name, why it was set aside; {} without the file. GroundTruthError when it is no table."""
     path = raw / NAME
+    if path.exists() and not path.is_file():  # a FIFO would be waited for
+        raise GroundTruthError(f"{path.as_posix()} is no file; remove it")
     try:
         rows = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")))
     except FileNotFoundError:

@@ -35,6 +35,7 @@ from ownhand.pages.known_lines import PageFile, PageFiles
 from ownhand.pages.page_xml import Block, Page, PageLine, write_page_xml
 from ownhand.pages.preview import draw_preview
 
+RAW = Path("data/raw")
 Blocks = Sequence[Sequence[FoundLine]]
 
 
@@ -47,14 +48,16 @@ def find_lines(
 ) -> int:
     """Find the lines of files and of folders' pictures and write them; returns the exit code: 1 when any was refused.
 
-    Of `limits` only that of pixels counts, for sides are those of lines. Refusal when there is nothing to do, or when
-    the detector that `load` gives is not installed.
+    Of `limits` only that of pixels counts, for sides are those of lines. Refusal when there is nothing to do, when
+    previews would be taken for photographs, or when the detector that `load` gives is not installed.
     """
     photos, refused = expand(pictures)
     if not photos and not refused:
         raise Refusal("no photograph given, and none in the given folder")
     if photos and not any(photo.exists() for _, photo in photos):  # said before a detector is loaded
         raise Refusal(f"there is no such file: {', '.join(photo.as_posix() for _, photo in photos)}")
+    if preview is not None:
+        _refuse_among_photographs(preview, pictures)
     detect = load()
     known: dict[Path, PageFiles] = {}
     written = kept = empty = 0
@@ -145,6 +148,16 @@ def relative_name(photo: Path, folder: Path) -> str:
         return name_of(Path(os.path.relpath(photo, folder)))
     except ValueError:
         return name_of(Path(photo.name))
+
+
+def _refuse_among_photographs(preview: Path, pictures: Iterable[str]) -> None:
+    """Refusal for a folder in which the next run, or `prepare`, would find the previews as further photographs."""
+    for folder in (RAW, *(Path(picture) for picture in pictures)):
+        if folder.is_dir() and preview.resolve().is_relative_to(folder.resolve()):
+            raise Refusal(
+                f"{preview.as_posix()} lies in {folder.as_posix()}, where previews would be taken for photographs; "
+                "name another folder"
+            )
 
 
 def _known(known: PageFiles, photo: Path, force: bool) -> PageFile | None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ownhand.files import hash_file, write_atomically, write_json
@@ -52,8 +53,8 @@ class TokenStore:
             keys = _whole_keys(manifest, path)
             if keys is None:
                 print(f"{path.as_posix()} is damaged; it is removed and its vision tokens are made again", flush=True)
-                manifest.unlink()
-                path.unlink(missing_ok=True)
+                _remove(manifest)
+                _remove(path)
                 continue
             shard = _Shard(path, frozenset(keys), path.stat().st_size)
             self.shards.update(dict.fromkeys(keys, shard))
@@ -100,20 +101,31 @@ class TokenStore:
             if shard.keys & wanted and kept + shard.size <= limit_mb * 1_000_000:
                 kept += shard.size
                 continue
-            shard.path.with_suffix(".json").unlink(missing_ok=True)
-            shard.path.unlink(missing_ok=True)
+            _remove(shard.path.with_suffix(".json"))
+            _remove(shard.path)
             for key in shard.keys:
                 self.shards.pop(key, None)
         for path in self.folder.iterdir():  # what a kill has left
             if path.suffix == ".tmp" or not path.with_suffix(".json").exists():
-                path.unlink(missing_ok=True)
+                _remove(path)
 
 
 def _whole_keys(manifest: Path, shard: Path) -> list[str] | None:
     """The content keys of a shard that is as it was written; None for any other."""
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
-        keys: list[str] = content["keys"]
-        return keys if hash_file(shard) == content["sha256"] else None
-    except (OSError, ValueError, KeyError, TypeError):
+        if hash_file(shard) != content["sha256"]:
+            return None
+        with safe_open(shard, "pt") as file:
+            keys = sorted(file.keys())
+        return keys if keys == sorted(content["keys"]) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or the folder that stands in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

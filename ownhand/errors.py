@@ -37,6 +37,8 @@ def run_stage(main: Callable[[], object], resumes: bool = True) -> None:
     set_up_output()
     warnings.simplefilter("ignore", FutureWarning)  # what libraries tell each other
     try:
+        if sys.stdout is None:  # closed by `>&-`: the next file that is opened would take its number
+            raise Refusal("standard output is closed, so that nothing can be said: send it to a file, or to /dev/null")
         main()
         sys.stdout.flush()  # what cannot be written is an error here, and not behind the end
     except KeyboardInterrupt:

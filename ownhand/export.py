@@ -52,7 +52,7 @@ def main() -> None:
     params = read_params()
     if not EVALUATION.exists():
         raise Refusal(f"{EVALUATION.as_posix()} is missing: run `dvc repro`, then export")
-    evaluation = read_json(EVALUATION, "run `dvc repro --force --single-item evaluate`, then export")
+    evaluation = read_evaluation(params)
     check_parameters(params.train, read_adapter_config(ADAPTER))
     with alone_in(Path(".checkpoints/export")):  # two at once would write into each other's folders
         parameters = export_merged(params, ADAPTER, MERGED, evaluation)
@@ -64,6 +64,17 @@ def main() -> None:
         except Refusal as refusal:
             written, refused = "", f"; refused {OFFICIAL_ADAPTER.as_posix()}: {refusal}"
     print(f"export: read {ADAPTER.as_posix()}; wrote {MERGED.as_posix()} ({parameters:,} parameters){written}{refused}")
+
+
+def read_evaluation(params: Params) -> dict[str, Any]:
+    """The rates for the model card. Refusal when their file is damaged, before anything is loaded."""
+    remedy = "run `dvc repro --force --single-item evaluate`, then export"
+    evaluation: dict[str, Any] = read_json(EVALUATION, remedy)
+    try:
+        card(params, evaluation, merged=True)
+    except (LookupError, TypeError, ValueError) as error:
+        raise Refusal(f"{EVALUATION.as_posix()} is damaged: it lacks the rates ({error!r}); {remedy}") from None
+    return evaluation
 
 
 def export_merged(params: Params, adapter: Path, target: Path, evaluation: dict[str, Any]) -> int:

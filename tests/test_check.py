@@ -20,10 +20,10 @@ from ownhand.checks import readiness
 from ownhand.checks.findings import Finding
 from ownhand.checks.readiness import inspect, report_readiness
 from ownhand.checks.run import inspect_run
-from ownhand.errors import Refusal
+from ownhand.errors import Refusal, run_stage
 from ownhand.params import read_params
 from ownhand.samples import Sample, write_metadata
-from stages import train
+from stages import prepare, train
 
 ROOT = Path(__file__).parent.parent
 REAL = ROOT.parent / "shared" / "real-handwriting"
@@ -166,12 +166,27 @@ def test_everything_wrong_is_listed_at_once_and_the_reports_are_written(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
-def test_what_is_no_file_in_data_raw_is_a_blocker(workspace: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("FIFO", "odd.jpg is a FIFO"),
+        ("/dev/zero", "odd.jpg is a link to a device (/dev/zero)"),
+        ("gone.jpg", "odd.jpg is a link to nothing (it leads to gone.jpg)"),
+    ],
+)
+def test_what_is_no_file_in_data_raw_is_a_blocker_and_prepare_alone_says_so(
+    workspace: Path, capsys: pytest.CaptureFixture[str], kind: str, said: str
+) -> None:
     (workspace / "data/raw").mkdir(parents=True)
-    os.mkfifo(workspace / "data/raw/pipe.jpg")
+    odd = workspace / "data/raw/odd.jpg"
+    os.mkfifo(odd) if kind == "FIFO" else odd.symlink_to(kind)
     findings = inspect_run(read_params())
     assert problems(findings)["DATA-014"] == "blocker"
-    assert seen(findings, "DATA-014") == "pipe.jpg is a FIFO"
+    assert seen(findings, "DATA-014") == said
+    with pytest.raises(SystemExit) as ended:
+        run_stage(prepare.main)
+    assert ended.value.code == 1
+    assert f"odd.jpg: {said.removeprefix('odd.jpg is ')}" in capsys.readouterr().err
 
 
 def test_broken_parameters_and_a_missing_model_are_findings_too(workspace: Path) -> None:

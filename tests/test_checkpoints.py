@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -103,14 +104,51 @@ def test_a_folder_that_was_set_aside_twice_is_no_trouble(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["features.damaged"]
 
 
-def test_old_checkpoints_go_by_their_step(tmp_path: Path) -> None:
+def test_old_checkpoints_go_by_their_step_whatever_their_times_say(tmp_path: Path) -> None:
     callback = SealCheckpoints()
-    for step in (12, 9, 100, 99):  # in an order that their times do not tell
-        write(tmp_path / f"checkpoint-{step}")
+    for hours, step in enumerate((9, 12, 99, 100)):
+        folder = write(tmp_path / f"checkpoint-{step}")
         callback.on_save(
             SimpleNamespace(output_dir=str(tmp_path)), SimpleNamespace(global_step=step, log_history=[]), 0
         )
+        for path in (folder, *folder.iterdir()):  # the clock is set back before each of them
+            os.utime(path, (1_900_000_000 - 3600 * hours,) * 2)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-99", "checkpoint-100"}
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
+
+
+def test_a_marker_alone_is_no_checkpoint(tmp_path: Path) -> None:
+    seal(write(tmp_path / "checkpoint-3"))
+    seal(write(tmp_path / "checkpoint-6", ()))
+    for path in seal_and_list(write(tmp_path / "checkpoint-9")):
+        path.unlink()
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+
+
+def seal_and_list(folder: Path) -> list[Path]:
+    """All files of a folder that is sealed now, without its marker."""
+    seal(folder)
+    return [path for path in folder.iterdir() if path.name != MARKER]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens no folder")
+def test_what_a_marker_vouches_for_lies_on_the_disk_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "checkpoint-3")
+    (folder / "adapter").mkdir()
+    (folder / "adapter/weights").write_bytes(b"1")
+    flushed: list[tuple[int, bool]] = []  # (number of the file or folder, whether the marker was there)
+    fsync = os.fsync
+
+    def note(handle: int) -> None:
+        flushed.append((os.fstat(handle).st_ino, (folder / MARKER).exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    seal(folder)
+    before = {number for number, marked in flushed if not marked}
+    content = [path for path in folder.rglob("*") if path.name != MARKER]
+    assert {path.stat().st_ino for path in (*content, folder, tmp_path)} <= before
+    assert (folder.stat().st_ino, True) in flushed  # the marker's own name
 
 
 def test_what_is_kept_comes_back_and_what_was_altered_is_made_again(

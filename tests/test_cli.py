@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -199,3 +200,14 @@ def test_a_reader_that_has_gone_is_no_traceback(tmp_path: Path) -> None:
     said = process.stderr.read().decode()
     process.stderr.close()
     assert (process.wait(), said) == (1, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its shell closes no output")
+def test_a_closed_standard_output_is_a_sentence_before_anything_is_done(folder: Path) -> None:
+    before = (folder / "params.yaml").read_bytes()
+    line = f"{shlex.quote(sys.executable)} -m ownhand preset gpu-24gb >&-"
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(line, shell=True, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("error: standard output is closed") and ended.stderr.count("\n") == 1
+    assert (folder / "params.yaml").read_bytes() == before

@@ -136,6 +136,8 @@ def test_lines_shown_smaller_than_the_base_model_knows_them_are_named_with_the_n
     assert "0 of 40 lines have less" in long.seen and "max_tiles" not in long.remedy
     few_tokens = found(facts(lengths=notebook(20, 512, 18), limits=limits))
     assert few_tokens.keys() == {"CONF-018"}
+    few_pixels = found(facts(lengths=notebook(20, 200, 60), limits=limits))
+    assert few_pixels.keys() == {"CONF-018"} and "40 of 40 lines have less" in few_pixels["CONF-018"].seen
     assert found(facts(lengths=notebook(20, 512, 30), limits=limits)) == {}
     assert found(facts(lengths=notebook(60, 5760, 700))) == {}, "what DeepSeek-OCR is shown of such a line"
 

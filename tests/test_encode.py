@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, edit_params
 from PIL import Image
+from safetensors import SafetensorError
 
+from ownhand.files import Unwritable
 from ownhand.params import read_params
 from ownhand.samples import Sample, read_metadata
 from ownhand.vision import encoding
@@ -97,3 +99,41 @@ def test_lines_that_are_added_cost_only_themselves_and_the_features_are_those_of
     shutil.rmtree(".checkpoints")
     encode(samples, params)
     assert incremental == {path.name: path.read_bytes() for path in Path("data/features").iterdir() if path.is_file()}
+
+
+def test_a_flipped_byte_in_the_store_is_said_and_the_features_are_those_of_a_first_run(
+    stage_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(stage_folder)
+    encode(read_metadata(), read_params())
+    expected = {path.name: path.read_bytes() for path in Path("data/features").iterdir() if path.is_file()}
+    for damage in (lambda content: content[:-1] + bytes([content[-1] ^ 1]), lambda content: content[:-7]):
+        (shard,) = Path(".checkpoints/encode").glob("*/*.safetensors")
+        shard.write_bytes(damage(shard.read_bytes()))
+        capsys.readouterr()
+        encode(read_metadata(), read_params())
+        assert f"{shard.as_posix()} is damaged; it is removed" in capsys.readouterr().out
+        assert {path.name: path.read_bytes() for path in Path("data/features").iterdir() if path.is_file()} == expected
+
+
+@pytest.mark.parametrize(
+    ("writer", "file"),
+    [
+        ("ownhand.vision.token_store.save_file", r"\.checkpoints/encode/.*\.safetensors"),
+        ("ownhand.vision.features.save_file", r"data/features/tokens-00000\.safetensors"),
+    ],
+)
+def test_a_disk_that_fills_up_is_named_with_its_file_and_the_next_run_goes_on(
+    stage_folder: Path, monkeypatch: pytest.MonkeyPatch, writer: str, file: str
+) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.chdir(stage_folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, fill)
+        with pytest.raises(Unwritable, match=rf"{file} could not be written \(.*the disk at .* MB free: make room"):
+            encode(read_metadata(), read_params())
+    assert not list(stage_folder.rglob("*.tmp")) and not Path("data/features/index.json").exists()
+    encode(read_metadata(), read_params())
+    assert FeatureCache(Path("data/features")).count("00001") > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from contextlib import suppress
@@ -276,6 +277,20 @@ def test_a_full_disk_is_no_refusal_of_the_adapter(
         export.main()
 
 
+def test_an_adapter_that_is_no_number_is_exported_in_no_form(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_export(tmp_path, model_folder, monkeypatch)
+    weights = load_file(export.ADAPTER / "adapter_model.safetensors")
+    name = sorted(weights)[0]
+    weights[name][0, 0] = float("nan")
+    save_file(weights, export.ADAPTER / "adapter_model.safetensors")
+    for write, target in ((export.export_merged, export.MERGED), (export.export_adapter, export.OFFICIAL_ADAPTER)):
+        with pytest.raises(Refusal, match=rf"adapter_model\.safetensors holds NaN or infinity in {re.escape(name)}"):
+            write(export.read_params(), export.ADAPTER, target, EVALUATION)
+        assert not target.exists()
+
+
 def test_two_exports_at_once_both_end_well(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare_export(tmp_path, model_folder, monkeypatch)
     monkeypatch.setattr(export, "load_base_model", slowly(export.load_base_model))
@@ -308,7 +323,7 @@ def slowly(function: Any) -> Any:
     return called
 
 
-@pytest.mark.parametrize("content", ["", "{", "[" * 100_000])
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "[]", "null", "{}", '{"base": {}}'])
 def test_a_damaged_evaluation_is_named(
     tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from validation_set import PARAMS, ROWS, read_predictions, write, write_predictions, write_validation_set
 
+from ownhand.errors import Refusal
 from ownhand.report.html_report import show_spaces
 from ownhand.report.records import read_curves
 from ownhand.samples import read_metadata, write_metadata
@@ -262,6 +263,15 @@ def test_readiness_findings_are_told_with_their_remedy_and_are_absent_without_a_
     page = write_report(root)
     assert "DATA-007</strong>: + in no training &lt;text&gt;" in page and "add lines" in page
     assert page.index("DATA-007") < page.index("What was checked and is in order") < page.index("ENV-001")
+
+
+@pytest.mark.parametrize("name", ["train.json", "readiness.json"])
+@pytest.mark.parametrize("content", ["", '{"val_loss": 1', "[]", "7"])
+def test_a_damaged_record_is_named_with_what_makes_it_anew(tmp_path: Path, name: str, content: str) -> None:
+    root = write_validation_set(tmp_path)
+    write(root / "metrics" / name, content)
+    with pytest.raises(Refusal, match=rf"metrics/{re.escape(name)} is damaged.*dvc repro --force"):
+        write_report(root)
 
 
 def test_only_parameters_that_dvc_watches_are_shown(tmp_path: Path) -> None:

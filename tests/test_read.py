@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import edit_params
 from PIL import Image
 
 from ownhand.errors import Refusal
+from ownhand.model.decoding import Reading
 from ownhand.params import read_params
 from ownhand.read import How, Reader, expand, read
 
@@ -69,11 +74,44 @@ def test_what_is_no_file_is_a_sentence(name: str) -> None:
         expand([name])
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() == 0, reason="needs rights that root always has")
-def test_an_unreadable_folder_is_named_and_the_rest_is_found(folder: Path) -> None:
-    (folder / "locked").mkdir(mode=0)
-    paths, unreadable = expand([str(folder)])
-    assert len(paths) == 3 and unreadable[0].photo == folder / "locked"
+def test_an_unreadable_folder_is_named_and_the_rest_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "locked").mkdir()
+    scandir = os.scandir
+
+    def lock(path: str | Path) -> Any:  # root may open every folder
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr("ownhand.images.os.scandir", lock)
+    assert read([str(folder)], read_params(), None, How("jsonl")) == 1
+    captured = capsys.readouterr()
+    assert [Path(json.loads(line)["path"]).name for line in captured.out.splitlines()] == ["1 large.png", "3 small.png"]
+    assert f"{(folder / 'locked').as_posix()}: Permission denied" in captured.err
+    assert "2 pictures read, 2 refused" in captured.err
+
+
+@pytest.mark.parametrize("style", ["text", "json", "jsonl"])
+def test_an_interruption_takes_nothing_back_of_what_was_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, style: str
+) -> None:
+    whole, calls = Reader.read, []
+
+    def read_one(self: Reader, images: Sequence[Image.Image]) -> list[Reading]:
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(images)
+        return whole(self, images)
+
+    monkeypatch.setattr(Reader, "read", read_one)
+    seen = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(seen), "utf-8"))
+    with pytest.raises(KeyboardInterrupt):
+        read([str(folder)], read_params(), None, How(style))
+    assert len(calls[0]) == 1
+    assert "1 large.png" in seen.getvalue().decode() and "3 small.png" not in seen.getvalue().decode()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")

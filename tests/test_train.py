@@ -187,7 +187,9 @@ DAMAGES = [
     ("checkpoint-12/scheduler.pt", Path.unlink),
     ("checkpoint-12/rng_state.pth", Path.unlink),
     ("checkpoint-12/trainer_state.json", cut),
+    ("checkpoint-12/rng_state.pth", cut),
     ("checkpoint-12/adapter_model.safetensors", flip),
+    ("checkpoint-12/adapter_model.safetensors", cut),
     ("checkpoint-12/COMPLETE", cut),
     ("best-9/adapter_model.safetensors", flip),
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ownhand import files
+from ownhand.errors import Refusal
 from ownhand.params import PARAMS_FILE, Params, flatten, read_params
 from ownhand.report.charts import Curve, draw_curve
 from ownhand.report.thumbnails import embed_jpeg
@@ -113,7 +114,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object of a JSON file; empty without the file. Refusal when it is damaged."""
     if not path.exists():
         return {}
-    content: dict[str, Any] = files.read_json(path, "run the stage that writes it again: `dvc repro --force`")
+    remedy = "run the stage that writes it again: `dvc repro --force`"
+    content: dict[str, Any] = files.read_json(path, remedy)
+    if not isinstance(content, dict):
+        raise Refusal(f"{path.as_posix()} is damaged: it holds {type(content).__name__} and no object; {remedy}")
     return content
 
 

@@ -63,12 +63,11 @@ def set_up_output() -> None:
     """Make standard output and error UTF-8, on every system and into every file.
 
     Otherwise a redirected output on Windows stops at the first Cyrillic name. What is no text, such as a file name in
-    another encoding, is shown with backslashes. A stream that is closed, as by `>&-`, leads nowhere from here on: the
-    next file that is opened would get its place, and with it what a library prints.
+    another encoding, is shown with backslashes. A standard error that is closed, as by `2>&-`, leads nowhere from here
+    on: the next file that is opened would get its place, and with it what a library prints.
     """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - it stays open to the end
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it stays open to the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -87,7 +87,9 @@ def read_evaluation(params: Params) -> dict[str, Any]:
         card(params, evaluation, merged=True)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         seen = f"{type(error).__name__}: {error}"
-        raise Refusal(f"{EVALUATION.as_posix()} does not hold the rates of base and adapter ({seen}); {remedy}") from None
+        raise Refusal(
+            f"{EVALUATION.as_posix()} does not hold the rates of base and adapter ({seen}); {remedy}"
+        ) from None
     return evaluation
 
 

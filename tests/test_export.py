@@ -325,7 +325,9 @@ def test_an_evaluation_without_rates_is_named_before_a_model_is_loaded(
     prepare_export(tmp_path, model_folder, monkeypatch)
     export.EVALUATION.write_text(content, encoding="utf-8")
     monkeypatch.delattr(export, "load_base_model")
-    with pytest.raises(Refusal, match=r"summary\.json does not hold the rates .*dvc repro --force --single-item evaluate"):
+    with pytest.raises(
+        Refusal, match=r"summary\.json does not hold the rates .*dvc repro --force --single-item evaluate"
+    ):
         export.main()
 
 

@@ -20,6 +20,13 @@ STAYS = "correct"
 def clean() -> None:
     """Empty .checkpoints and say what that frees, folder by folder. Refusal while a run works there."""
     folders = [path for path in sorted(CHECKPOINTS.glob("*")) if path.is_dir() and path.name != STAYS]
+    here = Path.cwd()
+    for folder in folders:  # one may be a link to another disk, but not to what is no unfinished work
+        target = folder.resolve()
+        if folder.is_symlink() and (target.is_relative_to(here) or here.is_relative_to(target)):
+            raise Refusal(
+                f"{folder.as_posix()} is a link to {target.as_posix()}, which is no unfinished work; remove it"
+            )
     with ExitStack() as locks:
         for lock in sorted(CHECKPOINTS.rglob("*.lock")):
             try:
@@ -30,7 +37,7 @@ def clean() -> None:
         freed = {}
         for folder in folders:
             before = _own_bytes(folder)
-            for path in folder.iterdir():  # the folder may be a link to another disk
+            for path in folder.iterdir():
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
                 else:

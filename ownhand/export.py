@@ -7,7 +7,7 @@ Writes  models/merged/: base and adapter in one checkpoint of the official layou
         models/adapter-official/: the adapter under official tensor names, as serving engines expect it. Each with a
         README that gives the measured error rates and the engines' commands.
 Refuses to run without an adapter or without an evaluation of it, with an adapter that params.yaml does not describe,
-        and where the disk has no room.
+        with a base model in a folder that it writes, and where the disk has no room.
 
 Both are read back by `model.name_or_path: models/merged` and by `ownhand read --adapter models/adapter-official`.
 """
@@ -15,6 +15,7 @@ Both are read back by `model.name_or_path: models/merged` and by `ownhand read -
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from ownhand.model.adapter import (
 from ownhand.model.families import AGAIN, OFFICIAL_MODEL_TYPE, read_family
 from ownhand.model.loading import SMALL_FILES, find_model, load_base_model
 from ownhand.model.official import read_unused, write_checkpoint
+from ownhand.model.weights import refuse_not_finite
 from ownhand.params import Params, TrainParams, read_params
 from ownhand.runtime import DTYPES, alone_in
 
@@ -52,6 +54,7 @@ def main() -> None:
     params = read_params()
     if not EVALUATION.exists():
         raise Refusal(f"{EVALUATION.as_posix()} is missing: run `dvc repro`, then export")
+    refuse_base_in(params.model.name_or_path, (MERGED, OFFICIAL_ADAPTER))
     evaluation = read_evaluation(params)
     check_parameters(params.train, read_adapter_config(ADAPTER))
     with alone_in(Path(".checkpoints/export")):  # two at once would write into each other's folders
@@ -66,14 +69,27 @@ def main() -> None:
     print(f"export: read {ADAPTER.as_posix()}; wrote {MERGED.as_posix()} ({parameters:,} parameters){written}{refused}")
 
 
+def refuse_base_in(name_or_path: str, targets: Sequence[Path]) -> None:
+    """Refusal when the base model is a folder that the export would replace: the adapter would be in it twice."""
+    for target in targets:
+        if Path(name_or_path).resolve().is_relative_to(target.resolve()):
+            raise Refusal(
+                f"model.name_or_path: the base model stands in {target.as_posix()}, which the export replaces; rename "
+                "that folder, set model.name_or_path to its new name, and run `dvc repro`, then export"
+            )
+
+
 def read_evaluation(params: Params) -> dict[str, Any]:
-    """The rates for the model card. Refusal when their file is damaged, before anything is loaded."""
+    """The measured rates. Refusal, before anything is loaded, when the model cards cannot be written with them."""
     remedy = "run `dvc repro --force --single-item evaluate`, then export"
     evaluation: dict[str, Any] = read_json(EVALUATION, remedy)
     try:
         card(params, evaluation, merged=True)
-    except (LookupError, TypeError, ValueError) as error:
-        raise Refusal(f"{EVALUATION.as_posix()} is damaged: it lacks the rates ({error!r}); {remedy}") from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        seen = f"{type(error).__name__}: {error}"
+        raise Refusal(
+            f"{EVALUATION.as_posix()} is damaged: it does not hold the rates of base and adapter ({seen}); {remedy}"
+        ) from None
     return evaluation
 
 
@@ -93,6 +109,7 @@ def export_merged(params: Params, adapter: Path, target: Path, evaluation: dict[
     model = load_base_model(params.model.name_or_path, params.model.revision, dtype=dtype)
     adapted: Any = load_adapter(model, adapter, params.transcribe.adapter_strength)
     merged: PreTrainedModel = adapted.merge_and_unload()
+    refuse_not_finite(target, merged.named_parameters(), "the adapter does not fit: run `dvc repro train` again")
     config.pop("auto_map", None)  # it names the repository's own code, which is neither used nor copied here
     config["torch_dtype"] = config["language_config"]["torch_dtype"] = params.model.dtype
     unused = read_unused(base)

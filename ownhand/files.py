@@ -56,24 +56,36 @@ def write_folder(target: Path) -> Iterator[Path]:
     removed.
 
     For one process at a time. Killed between its two renames, it leaves the previous folder as `target`.previous.tmp,
-    which the next call puts back. Unwritable as for a file.
+    which the next call puts back. A link in the place of `target` goes, not what it leads to; a file there is refused.
+    Unwritable as for a file.
     """
     unfinished, previous = (target.with_name(f"{target.name}{end}.tmp") for end in ("", ".previous"))
     with writing(target):
+        if target.is_file() and not target.is_symlink():
+            raise Unwritable(f"{target.as_posix()} is a file, and a folder is to be written there: move the file away")
         if previous.exists() and not target.exists():
             previous.replace(target)
         for leftover in (unfinished, previous):
-            shutil.rmtree(leftover, ignore_errors=True)
+            _remove(leftover)
         unfinished.mkdir(parents=True)
         try:
             yield unfinished
             flush_folder(unfinished)
-            if target.exists():
+            if target.exists() or target.is_symlink():
                 target.replace(previous)
             unfinished.replace(target)
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.rmtree(previous, ignore_errors=True)
+            _remove(unfinished)
+        _remove(previous)
+
+
+def _remove(path: Path) -> None:
+    """Have nothing under a temporary name, as far as the system allows; a link goes, not what it leads to."""
+    if path.is_symlink() or path.is_file():
+        with suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def main() -> None:
     model = set_up_lora(params, device)
     keep_best = create_keep_best(datasets, params)
     trainer = create_trainer(model, datasets, params, unfinished_folder(params), keep_best)
+    inputs.refuse_edits()  # or the checkpoints would be kept as those of other samples
     before = trainer.mean_loss(datasets.val)
     with alone_in(Path(str(trainer.args.output_dir))):
         train(trainer, keep_best)

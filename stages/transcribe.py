@@ -61,6 +61,7 @@ def main() -> None:
     tokens_of = {"base": cache.tokens, "adapter": see_anew if sees_anew else cache.tokens}
     counts = [cache.count(sample.image_id) for sample in samples]
     unfinished = unfinished_folder(params, base)
+    inputs.refuse_edits()  # or what is read now would be kept as that of another adapter
     with alone_in(unfinished):
         rows = {}
         for reader in tokens_of:

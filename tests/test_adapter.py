@@ -361,6 +361,14 @@ def test_an_adapter_that_is_no_number_is_neither_loaded_nor_saved(
     assert not (tmp_path / "never").exists()
 
 
+def test_weights_that_are_integers_are_named(saved: Path) -> None:
+    weights = load_file(saved / "adapter_model.safetensors")
+    name = sorted(weights)[0]
+    save_file({**weights, name: weights[name].to(torch.int64)}, saved / "adapter_model.safetensors")
+    with pytest.raises(Refusal, match=rf"adapter_model\.safetensors: {name} is int64, not floating .*dvc repro train"):
+        read_adapter_weights(saved)
+
+
 def test_without_an_adapter_both_ways_to_have_one_are_told(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"train` writes models/adapter, and the export models/adapter-official"):
         read_adapter_config(tmp_path / "adapter-official")

@@ -110,8 +110,10 @@ def test_clean_frees_what_can_be_made_again_and_says_how_much(folder: Path) -> N
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
-def test_clean_empties_a_folder_that_is_a_link_to_another_disk(folder: Path) -> None:
-    disk = folder / "disk"
+def test_clean_empties_a_folder_that_is_a_link_to_another_disk(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    disk = tmp_path_factory.mktemp("disk")
     (disk / "checkpoint-5").mkdir(parents=True)
     (disk / "checkpoint-5/COMPLETE").write_bytes(bytes(1_000_000))
     (folder / ".checkpoints").mkdir(exist_ok=True)
@@ -119,6 +121,17 @@ def test_clean_empties_a_folder_that_is_a_link_to_another_disk(folder: Path) -> 
     code, said = command("clean")
     assert code == 0 and "1.0 MB freed" in said
     assert not list(disk.iterdir()) and (folder / ".checkpoints/train").is_dir()
+
+
+@pytest.mark.parametrize("target", ["data", ".", ".checkpoints", ".."])
+def test_clean_touches_nothing_where_a_link_leads_into_the_project_or_above_it(folder: Path, target: str) -> None:
+    (folder / ".checkpoints/train").mkdir(parents=True)
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / "data/page.jpg").write_bytes(b"x")
+    (folder / ".checkpoints/other").symlink_to(folder / target)
+    code, said = command("clean")
+    assert code == 1 and ".checkpoints/other is a link" in said
+    assert (folder / "data/page.jpg").exists() and (folder / ".checkpoints/train").exists()
 
 
 def test_check_writes_its_report_even_where_the_parameters_are_broken(folder: Path) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, edit_params
+from safetensors.torch import load_file, save_file
 
 from ownhand.errors import Refusal
 from ownhand.files import hash_file
+from ownhand.model.adapter import load_adapter
 from ownhand.samples import Sample, read_metadata, write_metadata
 from ownhand.training import cross_validation as run
 from ownhand.training.checkpoints import SealCheckpoints
@@ -104,6 +106,27 @@ def test_each_picture_is_read_once_by_the_adapter_of_a_run_that_did_not_see_its_
     assert (metrics["val_loss_before"], metrics["val_loss"]) == (fold["val_loss_before"], fold["val_loss"])
     assert metrics["val_loss"] != metrics["val_loss_before"]
     assert rows(transcribe.PREDICTIONS / "adapter.jsonl") == {i: read[i] for i in fold["held_out"]}
+
+
+def test_an_adapter_that_is_replaced_while_it_is_loaded_leaves_no_readings_under_the_name_of_the_next(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train.main()
+    (workspace / "dvc.yaml").write_text("stages: {transcribe: {deps: [models/adapter]}}\n", encoding="utf-8")
+
+    def load_and_replace(*arguments: Any, **more: Any) -> Any:
+        model = load_adapter(*arguments, **more)
+        path = train.ADAPTER / "adapter_model.safetensors"
+        weights = load_file(path)
+        path.unlink()
+        save_file({name: 3 * weight for name, weight in weights.items()}, path)
+        return model
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transcribe, "load_adapter", load_and_replace)
+        with pytest.raises(Refusal, match=r"adapter_model\.safetensors changed while transcribe ran"):
+            transcribe.main()
+    assert not list(workspace.glob(".checkpoints/transcribe/*/*.jsonl"))
 
 
 def test_an_adapter_of_the_vision_tower_is_validated_on_the_pictures_themselves(workspace: Path) -> None:

@@ -331,3 +331,45 @@ def test_a_damaged_evaluation_is_named(
     export.EVALUATION.write_text(content, encoding="utf-8")
     with pytest.raises(Refusal, match=r"summary\.json is damaged"):
         export.main()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"base": "x", "adapter": null}', '{"base": {}, "adapter": {}}'])
+def test_an_evaluation_without_rates_is_named_before_a_model_is_loaded(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    prepare_export(tmp_path, model_folder, monkeypatch)
+    export.EVALUATION.write_text(content, encoding="utf-8")
+    monkeypatch.delattr(export, "load_base_model")
+    with pytest.raises(
+        Refusal, match=r"summary\.json does not hold the rates .*dvc repro --force --single-item evaluate"
+    ):
+        export.main()
+
+
+@pytest.mark.parametrize("target", ["merged", "adapter-official"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_base_model_in_a_folder_that_is_written_stays(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, target: str, linked: bool
+) -> None:
+    prepare_export(tmp_path, model_folder, monkeypatch)
+    base = Path("models", "base" if linked else target)
+    shutil.copytree(model_folder, base)
+    if linked:
+        Path("models", target).symlink_to("base", target_is_directory=True)
+    before = {path.name: path.read_bytes() for path in base.iterdir()}
+    params = parameters(base, ["attention"])
+    monkeypatch.setattr(export, "read_params", lambda: params)
+    with pytest.raises(Refusal, match=f"the base model stands in models/{target}, which the export replaces; rename"):
+        export.main()
+    assert {path.name: path.read_bytes() for path in base.iterdir()} == before
+
+
+def test_a_sum_that_is_no_number_is_not_exported(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_export(tmp_path, model_folder, monkeypatch)
+    weights = {name: tensor * 1e30 for name, tensor in load_file(export.ADAPTER / "adapter_model.safetensors").items()}
+    save_file(weights, export.ADAPTER / "adapter_model.safetensors")
+    with pytest.raises(Refusal, match="models/merged holds NaN or infinity in .*; .*dvc repro train"):
+        export.main()
+    assert not export.MERGED.exists()

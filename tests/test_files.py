@@ -136,6 +136,42 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
+@pytest.mark.parametrize("leads", ["somewhere", "nowhere"])
+def test_a_link_in_the_place_of_a_folder_goes_and_not_what_it_leads_to(tmp_path: Path, leads: str) -> None:
+    target, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
+    if leads == "somewhere":
+        write_text(elsewhere / "kept", "kept")
+    target.symlink_to(elsewhere, target_is_directory=True)
+    for content in ("first", "second"):
+        with write_folder(target) as unfinished:
+            write_text(unfinished / "weights", content)
+        assert (target / "weights").read_text() == content
+    assert not list(tmp_path.glob("*.tmp")) and not target.is_symlink()
+    assert leads == "nowhere" or [path.name for path in elsewhere.iterdir()] == ["kept"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("somebody's", encoding="utf-8")
+    with pytest.raises(Unwritable, match="model is a file, .*: move the file away"), write_folder(tmp_path / "model"):
+        pass
+    assert (tmp_path / "model").read_text(encoding="utf-8") == "somebody's"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("name", ["model.tmp", "model.previous.tmp"])
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_whatever_has_the_temporary_name_of_a_folder_does_not_stop_it(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / "model").mkdir()
+    if kind == "file":
+        (tmp_path / name).write_text("", encoding="utf-8")
+    else:
+        (tmp_path / name).symlink_to("nowhere", target_is_directory=True)
+    with write_folder(tmp_path / "model") as unfinished:
+        write_text(unfinished / "weights", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model/weights").read_text() == "new"
+
+
 def test_killed_between_the_renames_of_a_folder_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

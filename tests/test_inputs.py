@@ -80,5 +80,7 @@ def test_without_a_pipeline_nothing_is_recorded_and_nothing_refused(folder: Path
 
 @pytest.mark.parametrize("stage", ["prepare", "check", "encode", "train", "transcribe", "cross_validate", "evaluate"])
 def test_every_stage_looks_at_its_own_inputs_first_and_last(stage: str) -> None:
+    """Two look once more, where they have read what the key of their unfinished work is made of."""
     source = (Path(__file__).parent.parent / f"stages/{stage}.py").read_text(encoding="utf-8")
-    assert source.count(f'Inputs.of("{stage}")') == source.count("inputs.refuse_edits()") == 1
+    assert source.count(f'Inputs.of("{stage}")') == 1
+    assert source.count("inputs.refuse_edits()") == (2 if stage in ("train", "transcribe") else 1)

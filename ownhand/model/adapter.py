@@ -249,9 +249,15 @@ def _pattern(linear: Sequence[str]) -> str:
 
 
 def read_adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """An adapter's weights as they are stored. Refusal when they are not there, damaged or no numbers."""
+    """An adapter's weights as they are stored. Refusal when they are not there, damaged, integers or no numbers."""
     _check_adapter_is_there(folder)
-    return read_weights(folder / WEIGHTS, "run `dvc repro train` again, or copy the adapter from where it is whole")
+    remedy = "run `dvc repro train` again, or copy the adapter from where it is whole"
+    weights = read_weights(folder / WEIGHTS, remedy)
+    whole = sorted(name for name, tensor in weights.items() if not tensor.is_floating_point())
+    if whole:
+        kind = str(weights[whole[0]].dtype).removeprefix("torch.")
+        raise Refusal(f"{(folder / WEIGHTS).as_posix()}: {whole[0]} is {kind}, not floating point; {remedy}")
+    return weights
 
 
 def changes_vision(folder: Path) -> bool:

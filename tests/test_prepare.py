@@ -258,6 +258,33 @@ def test_a_character_that_the_tokenizer_cannot_express_is_named(raw: Path, run: 
     assert rejected(raw) == [{"file": "yo.png", "row": "14", "reason": reason}]
 
 
+def test_a_text_that_the_tokenizer_alters_as_a_whole_is_rejected_though_each_character_survives(
+    raw: Path, run: Run, limit: SequenceLimit
+) -> None:
+    class WithoutDoubleLetters:
+        """A tokenizer that makes one letter of two equal ones."""
+
+        def encode(self, text: str, add_special_tokens: bool) -> object:
+            return limit.base.tokenizer.encode(text.replace("нн", "н"), add_special_tokens=add_special_tokens)
+
+        def decode(self, ids: list[int]) -> str:
+            return str(limit.base.tokenizer.decode(ids))
+
+    save_line(raw / "long.png", "длинный день", 50)
+    add_rows(raw, ("long.png", "длинный день", "px"))
+    run(limit=replace(limit, base=replace(limit.base, tokenizer=WithoutDoubleLetters())))  # type: ignore[arg-type]
+    reason = "characters: the tokenizer makes 'длиный день' of this text"
+    assert rejected(raw) == [{"file": "long.png", "row": "14", "reason": reason}]
+
+
+def test_names_of_special_tokens_are_kept_as_they_were_written(raw: Path, run: Run) -> None:
+    text = "<image> и <｜end▁of▁sentence｜>"
+    save_line(raw / "odd.png", "слово", 50)
+    add_rows(raw, ("odd.png", text, "px"))
+    run()
+    assert rejected(raw) == [] and text in [sample["text"] for sample in metadata(raw)]
+
+
 def test_too_many_rejections_stop_the_run_with_the_list_written_first(raw: Path, run: Run) -> None:
     run()
     add_rows(raw, *((f"none{number}.png", "текст", "p0") for number in range(4)), ("p0/стр 0.png", " ", "p0"))

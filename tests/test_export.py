@@ -323,26 +323,17 @@ def slowly(function: Any) -> Any:
     return called
 
 
-@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "[]", "null", "{}", '{"base": {}}'])
-def test_a_damaged_evaluation_is_named(
-    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, content: str
-) -> None:
-    prepare_export(tmp_path, model_folder, monkeypatch)
-    export.EVALUATION.write_text(content, encoding="utf-8")
-    with pytest.raises(Refusal, match=r"summary\.json is damaged"):
-        export.main()
-
-
-@pytest.mark.parametrize("content", ["{}", "[]", '{"base": "x", "adapter": null}', '{"base": {}, "adapter": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[" * 100_000, "null", "{}", "[]", '{"base": "x", "adapter": null}', '{"base": {}, "adapter": {}}'],
+)
 def test_an_evaluation_without_rates_is_named_before_a_model_is_loaded(
     tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     prepare_export(tmp_path, model_folder, monkeypatch)
     export.EVALUATION.write_text(content, encoding="utf-8")
     monkeypatch.delattr(export, "load_base_model")
-    with pytest.raises(
-        Refusal, match=r"summary\.json does not hold the rates .*dvc repro --force --single-item evaluate"
-    ):
+    with pytest.raises(Refusal, match=r"summary\.json is damaged.*dvc repro --force --single-item evaluate"):
         export.main()
 
 

@@ -78,13 +78,11 @@ def pictures() -> list[Image.Image]:
 
 
 @pytest.fixture(scope="session")
-def samples() -> list[Sample]:
+def samples(pictures: list[Image.Image]) -> list[Sample]:
     """Four training samples on two pages that belong to `pictures`; the last two serve as validation too."""
     return [
-        Sample(
-            f"{i + 1:05d}", f"{i + 1}.jpg", text, f"{i + 1}.jpg", f"p{i // 2}", "", 300, 64, "train", f"{i + 1:064x}"
-        )
-        for i, text in enumerate(TEXTS)
+        Sample(f"{i:05d}", f"{i}.jpg", text, f"{i}.jpg", f"p{(i - 1) // 2}", "", *picture.size, "train", f"{i:064x}")
+        for i, (text, picture) in enumerate(zip(TEXTS, pictures, strict=True), start=1)
     ]
 
 

@@ -96,9 +96,6 @@ def datasets(
         def views(self, key: str) -> Any:
             return self.vision.views(pictures[int(key) - 1])
 
-        def count_tokens(self, key: str) -> int:
-            return int(self.views(key).tokens)
-
     encode = read_params(ROOT / "params.yaml").encode.model_copy(update={"copies": 0})
     arguments = (samples, cache, base, 2048, True)
     cached = CachedSamples(*arguments)

@@ -35,9 +35,7 @@ def on_disk(tmp_path: Path, samples: list[Sample], pictures: list[Image.Image]) 
     for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
         path = tmp_path / f"{sample.image_id}.png"
         picture.save(path)
-        side = "val" if i == 3 else "train"
-        width, height = picture.size
-        split.append(replace(sample, image_path=path.as_posix(), width=width, height=height, split=side))
+        split.append(replace(sample, image_path=path.as_posix(), split="val" if i == 3 else "train"))
     return split
 
 

@@ -66,7 +66,7 @@ def write_folder(target: Path) -> Iterator[Path]:
         if previous.exists() and not target.exists():
             previous.replace(target)
         for leftover in (unfinished, previous):
-            _remove(leftover)
+            remove(leftover)
         unfinished.mkdir(parents=True)
         try:
             yield unfinished
@@ -75,12 +75,12 @@ def write_folder(target: Path) -> Iterator[Path]:
                 target.replace(previous)
             unfinished.replace(target)
         finally:
-            _remove(unfinished)
-        _remove(previous)
+            remove(unfinished)
+        remove(previous)
 
 
-def _remove(path: Path) -> None:
-    """Have nothing under a temporary name, as far as the system allows; a link goes, not what it leads to."""
+def remove(path: Path) -> None:
+    """Have nothing at `path`, as far as the system allows; a link goes, not what it leads to."""
     if path.is_symlink() or path.is_file():
         with suppress(OSError):
             path.unlink()

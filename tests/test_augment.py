@@ -105,5 +105,5 @@ def test_margins_and_turns_make_a_picture_larger_within_their_bounds() -> None:
 
 
 def test_a_page_is_blurred_like_a_line_and_not_by_its_own_height() -> None:
-    assert line_height(line(height=60)) == 60
-    assert line_height(line(1900, 2600)) == line_height(line(1900, 200)) == 128
+    assert line_height(60) == 60
+    assert line_height(2600) == line_height(200) == 128

@@ -67,6 +67,7 @@ DEMO_ONLY = "CONF-018"  # letters smaller than the demo's base model was trained
 
 def write_params(folder: Path, **groups: dict[str, Any]) -> None:
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content["train"]["lora_targets"] = ["attention", "mlp", "experts"]  # rehearsing a step of the vision tower is slow
     for group, values in groups.items():
         content[group] |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")

@@ -105,7 +105,8 @@ def test_a_token_budget_takes_less_than_as_many_sequences_of_any_length(model_fo
     )
     totals = []
     for budget in (None, 1600, 400):
-        case = params(model={"name_or_path": str(model_folder)}, train={"batch_tokens": budget})
+        train = {"batch_tokens": budget, "lora_targets": ["attention"]}
+        case = params(model={"name_or_path": str(model_folder)}, train=train)
         _, model = gather_model(case)
         assert model is not None
         totals.append(estimate_step(case, model, lengths, 16).total)

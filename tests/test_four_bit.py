@@ -173,7 +173,7 @@ def test_the_estimate_knows_it() -> None:
     assert plain.weights - four.weights == experts * 2 - experts / 2 - experts / 64 * 4
     assert four.activations - plain.activations == pytest.approx(experts / 2 * 2, rel=0.05)
     reading = [
-        estimate_transcription(TWO_EXPERT_LAYERS, torch.bfloat16, 1, 900, 100, 0, expert_weights=kind)
+        estimate_transcription(TWO_EXPERT_LAYERS, params, torch.bfloat16, "sdpa", 1, 900, 100, kind)
         for kind in ("as_is", "nf4")
     ]
     assert reading[0].weights - reading[1].weights == plain.weights - four.weights

@@ -132,14 +132,27 @@ def test_what_saves_memory_saves_it() -> None:
 
 
 def test_generation_keeps_keys_and_values_of_every_layer() -> None:
-    estimate = estimate_transcription(FULL, torch.bfloat16, 4, 500, 100, adapter_weights=0)
+    params = train_params(lora_targets=["attention"])
+    estimate = estimate_transcription(FULL, params, torch.bfloat16, "sdpa", 4, 500, 100)
     assert estimate.cache == 2 * 12 * 4 * 600 * 1280 * 2
+
+
+def test_reading_counts_the_adapter_and_a_vision_tower_that_it_changes() -> None:
+    two_layers = build_config(official_config(2), IMAGE_ID)
+    narrow, wide, seeing = (
+        estimate_transcription(
+            two_layers, train_params(lora_targets=targets, lora_r=8), torch.bfloat16, "sdpa", 4, 900, 10
+        )
+        for targets in (["attention"], ["attention", "mlp"], ["attention", "vision"])
+    )
+    assert 0 < narrow.adapter < wide.adapter
+    assert seeing.weights - narrow.weights > 500_000_000  # SAM and CLIP
 
 
 def test_eager_attention_takes_its_square_of_scores() -> None:
     two_layers = build_config(official_config(2), IMAGE_ID)
     sdpa, eager = (
-        estimate_transcription(two_layers, torch.bfloat16, 1, 2000, 10, adapter_weights=0, attn_implementation=name)
+        estimate_transcription(two_layers, train_params(lora_targets=["attention"]), torch.bfloat16, name, 1, 2000, 10)
         for name in ("sdpa", "eager")
     )
     assert eager.activations - sdpa.activations > 10 * 2000 * 2000 * 2  # ten heads, bf16

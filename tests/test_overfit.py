@@ -102,5 +102,6 @@ def test_empty_pictures_are_recited_and_the_gate_says_so(
     tmp_path: Path, samples: list[Sample], pictures: list[Image.Image]
 ) -> None:
     blank = [Image.new("RGB", pictures[0].size, "white")] * len(samples)
-    facts = overfit(on_disk(tmp_path, samples, blank), run_params(ROOT / "models/base"), torch.device("cpu"), 20)
+    params = run_params(ROOT / "models/base", lora_targets=["attention", "mlp"])
+    facts = overfit(on_disk(tmp_path, samples, blank), params, torch.device("cpu"), 20)
     assert found(facts)["LEARN-001"] == "blocker"

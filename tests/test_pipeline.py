@@ -68,7 +68,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.rmtree(folder / "data/raw" / page)
         rows = [row for row in rows if not row.startswith(f"{page}/")]
     table.write_text("".join([header, *rows]), encoding="utf-8")
-    edit_params(folder, encode={"copies": 0}, train={"epochs": 2.0}, transcribe={"max_new_tokens": 64})
+    edit_params(
+        folder,
+        encode={"copies": 0},
+        train={"epochs": 1.0, "evaluations": 2, "cer_lines": 8},
+        transcribe={"max_new_tokens": 64},
+    )
     output = run(folder, "dvc", "repro")
     assert ran(output) == list(STAGES)
     return folder

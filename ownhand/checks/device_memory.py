@@ -26,24 +26,23 @@ def inspect_memory(
     params: Params,
     model: FoundModel,
     lengths: Lengths,
-    adapter_weights: int,
     batch_size: int,
     machine: EnvironmentFacts,
 ) -> list[Finding]:
     """Findings MODEL-005 of the largest training batch and of reading.
 
-    adapter_weights: their number; batch_size: the most sequences of a batch, all processes together.
+    batch_size: the most sequences of a batch, all processes together.
     """
-    dtype = DTYPES[params.model.dtype]
     training = estimate_step(params, model, lengths, batch_size)
     reading = estimate_transcription(
         model.config,
-        dtype,
+        params.train,
+        DTYPES[params.model.dtype],
+        params.model.attn_implementation,
         params.transcribe.batch_size,
         lengths.prompt,
         params.transcribe.max_new_tokens,
-        adapter_weights,
-        expert_weights=params.transcribe.expert_weights,
+        params.transcribe.expert_weights,
     )
     total, free = machine.memory_bytes, machine.free_memory_bytes
     if machine.gpu:

@@ -104,30 +104,36 @@ def estimate_training(
 
 def estimate_transcription(
     config: PreTrainedConfig,
+    params: TrainParams,
     dtype: torch.dtype,
+    attn_implementation: str,
     batch_size: int,
     tokens: int,
     new_tokens: int,
-    adapter_weights: int,
-    attn_implementation: str = "sdpa",
     expert_weights: ExpertWeights = "as_is",
 ) -> Memory:
-    """Peak of generation from cached vision tokens: prefill, keys and values of all layers, the scores of one step.
+    """Peak of reading with the adapter of `params`: prefill, keys and values of all layers, the scores of one step.
 
-    tokens: of the longest sequence before its text; adapter_weights: how many parameters the adapter has.
+    tokens: of the longest sequence before its text.
     """
     text = config.text_config
-    model = _hollow_model(config, dtype, attn_implementation, VISION_MODULES)
+    left_out = () if needs_pictures(params.lora_targets) else VISION_MODULES
+    model = _hollow_model(config, dtype, attn_implementation, left_out)
+    base = _bytes(model)
     heads = text.num_key_value_heads * text.head_dim
     keys_and_values = 2 * text.num_hidden_layers * batch_size * (tokens + new_tokens) * heads * dtype.itemsize
+    if expert_weights == "nf4":  # no adapter changes experts that are in 4 bits
+        params = params.model_copy(update={"lora_targets": [t for t in params.lora_targets if t != "experts"]})
+    adapted: Any = add_adapter(model, lora_config(params, "", None)).eval()
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        _make_fake(model)
-        _quantise(model, expert_weights)
-        peak = _peak(model, lambda: _decoder(model, config, dtype, batch_size, tokens, 1))
+        _make_fake(adapted)
+        base -= _quantise(model, expert_weights)
+        peak = _peak(adapted, lambda: _decoder(model, config, dtype, batch_size, tokens, 1))
     # Generation keeps the scores in float32 and a second copy for the repetition guard.
     return Memory(
-        weights=_bytes(model),
-        adapter=adapter_weights * ADAPTER_BYTES,
+        weights=base,
+        adapter=trained * ADAPTER_BYTES,
         activations=peak,
         logits=2 * 4 * batch_size * text.vocab_size,
         cache=keys_and_values,

@@ -36,8 +36,8 @@ def augment(image: Image.Image, settings: AugmentParams, seed: Sequence[int]) ->
     """
     with _seeded(seed):
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255  # (1, 3, height, width)
-        pixels = _warp(pixels, torch.tensor(paper_colour(image)) / 255, settings, line_height(image))
-        for change in _changes_of_light(settings, line_height(image)):
+        pixels = _warp(pixels, torch.tensor(paper_colour(image)) / 255, settings, line_height(image.height))
+        for change in _changes_of_light(settings, line_height(image.height)):
             pixels = change(pixels)
         compressed, quality = torch.rand(2).tolist()
     values = (pixels[0].clamp(0, 1) * 255).round().to(torch.uint8)
@@ -50,7 +50,7 @@ def augment(image: Image.Image, settings: AugmentParams, seed: Sequence[int]) ->
 def augmented_size(width_px: int, height_px: int, settings: AugmentParams, seed: Sequence[int]) -> tuple[int, int]:
     """(width, height) of the copy that `augment` makes of a picture of this size, without making it."""
     with _seeded(seed):
-        _, (height, width) = _placement(height_px, width_px, settings, min(height_px, LINE_PX))
+        _, (height, width) = _placement(height_px, width_px, settings, line_height(height_px))
     return width, height
 
 
@@ -62,9 +62,9 @@ def _seeded(seed: Sequence[int]) -> Iterator[None]:
         yield
 
 
-def line_height(image: Image.Image) -> int:
+def line_height(height_px: int) -> int:
     """The height of a line in pixels that shares are counted from: the picture's own, or a usual one on a page."""
-    return min(image.height, LINE_PX)
+    return min(height_px, LINE_PX)
 
 
 def _placement(height: int, width: int, settings: AugmentParams, line_px: int) -> tuple[torch.Tensor, tuple[int, int]]:

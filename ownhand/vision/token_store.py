@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ownhand.files import hash_file, write_atomically, write_json
+from ownhand.files import hash_file, remove, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class TokenStore:
             keys = _whole_keys(manifest, path)
             if keys is None:
                 print(f"{path.as_posix()} is damaged; it is removed and its vision tokens are made again", flush=True)
-                _remove(manifest)
-                _remove(path)
+                remove(manifest)
+                remove(path)
                 continue
             shard = _Shard(path, frozenset(keys), path.stat().st_size)
             self.shards.update(dict.fromkeys(keys, shard))
@@ -101,13 +100,13 @@ class TokenStore:
             if shard.keys & wanted and kept + shard.size <= limit_mb * 1_000_000:
                 kept += shard.size
                 continue
-            _remove(shard.path.with_suffix(".json"))
-            _remove(shard.path)
+            remove(shard.path.with_suffix(".json"))
+            remove(shard.path)
             for key in shard.keys:
                 self.shards.pop(key, None)
         for path in self.folder.iterdir():  # what a kill has left
             if path.suffix == ".tmp" or not path.with_suffix(".json").exists():
-                _remove(path)
+                remove(path)
 
 
 def _whole_keys(manifest: Path, shard: Path) -> list[str] | None:
@@ -121,11 +120,3 @@ def _whole_keys(manifest: Path, shard: Path) -> list[str] | None:
         return keys if keys == sorted(content["keys"]) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
-
-
-def _remove(path: Path) -> None:
-    """Remove a file, or the folder that stands in its place."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

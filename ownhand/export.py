@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from ownhand.errors import Refusal
 from ownhand.export_card import card
-from ownhand.files import Unwritable, read_json, write_folder, write_text
+from ownhand.files import Unwritable, hash_file, read_json, write_folder, write_text
 from ownhand.model.adapter import (
     WEIGHTS,
     load_adapter,
@@ -57,6 +57,7 @@ def main() -> None:
     refuse_base_in(params.model.name_or_path, (MERGED, OFFICIAL_ADAPTER))
     evaluation = read_evaluation(params)
     check_parameters(params.train, read_adapter_config(ADAPTER))
+    exported = hash_file(ADAPTER / WEIGHTS)
     with alone_in(Path(".checkpoints/export")):  # two at once would write into each other's folders
         parameters = export_merged(params, ADAPTER, MERGED, evaluation)
         try:
@@ -66,6 +67,8 @@ def main() -> None:
             raise
         except Refusal as refusal:
             written, refused = "", f"; refused {OFFICIAL_ADAPTER.as_posix()}: {refusal}"
+    if hash_file(ADAPTER / WEIGHTS) != exported:
+        raise Refusal(f"{ADAPTER.as_posix()} changed while it was exported: run `ownhand export` again")
     print(f"export: read {ADAPTER.as_posix()}; wrote {MERGED.as_posix()} ({parameters:,} parameters){written}{refused}")
 
 

@@ -20,6 +20,7 @@ from ownhand.errors import Refusal
 from ownhand.export import check_disk, check_parameters, export_adapter, export_merged
 from ownhand.files import Unwritable, write_json
 from ownhand.model.adapter import (
+    WEIGHTS,
     add_adapter,
     load_adapter,
     lora_config,
@@ -289,6 +290,22 @@ def test_an_adapter_that_is_no_number_is_exported_in_no_form(
         with pytest.raises(Refusal, match=rf"adapter_model\.safetensors holds NaN or infinity in {re.escape(name)}"):
             write(export.read_params(), export.ADAPTER, target, EVALUATION)
         assert not target.exists()
+
+
+def test_an_adapter_that_is_replaced_between_its_two_forms_is_said(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_export(tmp_path, model_folder, monkeypatch)
+    write = export.export_adapter
+
+    def replace_and_write(*arguments: Any) -> None:
+        weights = load_file(export.ADAPTER / WEIGHTS)
+        save_file({name: weight + 1 for name, weight in weights.items()}, export.ADAPTER / WEIGHTS)
+        write(*arguments)
+
+    monkeypatch.setattr(export, "export_adapter", replace_and_write)
+    with pytest.raises(Refusal, match="models/adapter changed while it was exported"):
+        export.main()
 
 
 def test_two_exports_at_once_both_end_well(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Encode: the frozen vision tower looks at every picture once.
+"""Encode: the base model's vision tower looks at every picture once.
 
 Reads   data/processed/, the base model; parameters `model`, `encode`, and `train.lora_targets`.
 Writes  data/features/: vision tokens in safetensors shards, and index.json; contact_sheet/: some training pictures with
@@ -19,7 +19,6 @@ from ownhand import processes
 from ownhand.errors import run_stage
 from ownhand.inputs import Inputs
 from ownhand.model.base import BaseModel
-from ownhand.model.views import Views
 from ownhand.params import Params, read_params
 from ownhand.processes import start_processes
 from ownhand.runtime import alone_in, set_up
@@ -62,23 +61,19 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
     device = set_up(params.runtime)
     base = BaseModel.open(params)
     vision = base.vision
-    pictures = Pictures(samples, vision, params.encode)
     copies, probes = cached_copies(params), probe_pictures(samples)
-    views = {key: content_key(sample, key, params.encode) for sample in samples for key in feature_keys(sample, copies)}
-    keys = views | {key: image_key(image) for key, image in probes.items()}
-
-    def views_of(key: str) -> Views:
-        return vision.views(probes[key]) if key in probes else pictures.views(key)
-
+    pictures = Pictures(samples, vision, params.encode, probes)
+    own = {key: content_key(sample, key, params.encode) for sample in samples for key in feature_keys(sample, copies)}
+    keys = own | {key: image_key(image) for key, image in probes.items()}
     origin = {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": copies}
     with alone_in(store_folder(base, params, device).parent):
-        tokens = encode_views(keys, views_of, base, params, device, features, origin, "encode")
+        tokens = encode_views(keys, pictures.views, base, params, device, features, origin, "encode")
         if processes.number() == 0:
             tidy_store(base, params, device, set(keys.values()))
     if processes.number() == 0:
         show_copies(samples, pictures, features / CONTACT_SHEET)
     return (
-        f"encode: read {len(samples)} pictures; wrote {tokens:,} vision tokens of {len(views)} views "
+        f"encode: read {len(samples)} pictures; wrote {tokens:,} vision tokens of {len(own)} views "
         f"({copies} augmented copies per training picture) and {len(probes)} probe pictures to "
         f"{features.as_posix()}; refused 0"
     )

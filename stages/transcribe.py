@@ -33,7 +33,7 @@ from ownhand.runtime import alone_in, checkpoint_folder, fingerprint, set_up
 from ownhand.samples import Sample, metadata_file, read_metadata
 from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import Pictures
-from ownhand.vision.probes import blank_key, exchange, printed_lines, probe_pictures, probe_samples
+from ownhand.vision.probes import blank_key, printed_lines, probe_pictures, probe_samples, swap
 
 FEATURES = Path("data/features")
 ADAPTER = Path("models/adapter")
@@ -52,11 +52,10 @@ def main() -> None:
     base = BaseModel.open(params)
     loaded = base.load(device, vision=sees_anew, expert_weights=params.transcribe.expert_weights)
     model = load_adapter(loaded, ADAPTER, params.transcribe.adapter_strength)
-    pictures, probes = Pictures(samples, base.vision, params.encode), probe_pictures(samples)
+    pictures = Pictures(samples, base.vision, params.encode, probe_pictures(samples))
 
     def see_anew(key: str) -> torch.Tensor:
-        views = base.vision.views(probes[key]) if key in probes else pictures.views(key)
-        return compute_vision_tokens(model, views)
+        return compute_vision_tokens(model, pictures.views(key))
 
     tokens_of = {"base": cache.tokens, "adapter": see_anew if sees_anew else cache.tokens}
     counts = [cache.count(sample.image_id) for sample in samples]
@@ -76,7 +75,7 @@ def main() -> None:
                     unfinished / reader,
                     f"{reader} reads",
                 )
-        probes_read = read_probes(model, samples, tokens_of, base, params.transcribe)
+        probes_read = transcribe_probes(model, samples, tokens_of, base, params.transcribe)
         if processes.number():
             return
         inputs.refuse_edits()
@@ -98,24 +97,24 @@ def unfinished_folder(params: Params, base: BaseModel) -> Path:
     return checkpoint_folder("transcribe", decides)
 
 
-def read_probes(
+def transcribe_probes(
     model: PeftModel,
     samples: Sequence[Sample],
     tokens_of: Mapping[str, Callable[[str], torch.Tensor]],
     base: BaseModel,
     params: TranscribeParams,
 ) -> str:
-    """JSON Lines: probe ("shuffled", "blank", "printed"), reader, image_id, picture, truth, prediction.
+    """JSON Lines: probe ("swapped", "blank", "printed"), reader, image_id, picture, truth, prediction.
 
     `tokens_of` gives, for each reader, the vision tokens of a picture's key. The truth is that of the line `image_id`,
     whatever picture was shown; `picture` is that one's key. Printed lines are read by base and adapter. Without two
-    different texts there is no "shuffled".
+    different texts there is no "swapped".
     """
     own, printed = probe_samples(samples), printed_lines()
-    others = exchange(own)
+    others = swap(own)
     as_printed = [(line.key, line.key, line.text) for line in printed]
     shown: list[tuple[str, str, list[tuple[str, str, str]]]] = [  # probe, reader, (image id, picture, truth)
-        ("shuffled", "adapter", [(s.image_id, o.image_id, s.text) for s, o in zip(own, others, strict=False)]),
+        ("swapped", "adapter", [(s.image_id, o.image_id, s.text) for s, o in zip(own, others, strict=False)]),
         ("blank", "adapter", [(s.image_id, blank_key(s), s.text) for s in own]),
         ("printed", "adapter", as_printed),
         ("printed", "base", as_printed),

@@ -151,7 +151,7 @@ def test_training_data_and_settings_are_told_where_they_are_recorded(tmp_path: P
     root = write_validation_set(tmp_path)
     bare = write_report(root)
     assert "No record of a training run" in bare and "<polyline" not in bare
-    write(root / "metrics/train.json", '{"val_loss": 0.4, "val_loss_shuffled_pictures": 5.0, "optimizer_steps": 1200}')
+    write(root / "metrics/train.json", '{"val_loss": 0.4, "val_loss_swapped_pictures": 5.0, "optimizer_steps": 1200}')
     write(root / "metrics/curves/val_loss.csv", "step,loss\n10,2.0\n20,1.0\n")
     write(root / "metrics/rejected.csv", "file,row,reason\na.jpg,3,too small: 1 x 1 px\nb.jpg,4,too small: 2 x 1 px\n")
     page = write_report(root)

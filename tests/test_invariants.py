@@ -144,7 +144,7 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     dataset = CachedSamples(samples, cache, base, 2048, with_copies=True)
     collator = VisionCollator(base.special, torch.float32)
     batch = collator([dataset[i] for i in range(4)])
-    shuffled_set = dataset.with_shuffled_pictures()
+    shuffled_set = dataset.with_swapped_pictures()
     shuffled = collator([shuffled_set[i] for i in range(4)])
     torch.manual_seed(0)
     model = add_adapter(base.load(vision=False), lora_config(train_params, "models/base", None))

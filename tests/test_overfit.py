@@ -15,7 +15,7 @@ from ownhand.params import Params, read_params
 from ownhand.samples import Sample
 
 ROOT = Path(__file__).parent.parent
-LEARNED = OverfitFacts(lines=4, steps=40, base_loss=2.1, loss=0.015, shuffled_loss=6.0, uniform=5.8, cer=0.0)
+LEARNED = OverfitFacts(lines=4, steps=40, base_loss=2.1, loss=0.015, swapped_loss=6.0, uniform=5.8, cer=0.0)
 
 
 def found(facts: OverfitFacts) -> dict[str, str]:
@@ -26,10 +26,10 @@ def found(facts: OverfitFacts) -> dict[str, str]:
     ("changes", "expected"),
     [
         ({}, {}),
-        ({"shuffled_loss": None}, {}),  # a single line cannot be shuffled
+        ({"swapped_loss": None}, {}),  # a single line cannot be shuffled
         ({"loss": 0.5}, {"LEARN-001": "blocker"}),
         ({"cer": 0.03}, {"LEARN-001": "blocker"}),
-        ({"shuffled_loss": 0.2}, {"LEARN-001": "blocker"}),
+        ({"swapped_loss": 0.2}, {"LEARN-001": "blocker"}),
         ({"base_loss": 15.18, "uniform": 11.77}, {"LEARN-002": "warning"}),
     ],
 )
@@ -44,7 +44,7 @@ def test_the_finding_says_what_was_seen_and_likely_causes() -> None:
     assert "the model does not learn from these pictures" in finding.seen
     assert "loss 4.200" in finding.seen and "CER 0.900" in finding.seen
     assert "train.learning_rate" in finding.remedy and "encode.mode" in finding.remedy
-    recites = next(one for one in check_overfit(replace(LEARNED, shuffled_loss=0.1)) if one.code == "LEARN-001")
+    recites = next(one for one in check_overfit(replace(LEARNED, swapped_loss=0.1)) if one.code == "LEARN-001")
     assert "without looking" in recites.seen and "train.learning_rate" not in recites.remedy
 
 

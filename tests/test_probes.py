@@ -1,4 +1,4 @@
-"""Probes: the same pictures for every data set, and exchanges that are exchanges."""
+"""Probes: the same pictures for every data set, and swaps that are swaps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from conftest import ROOT
 
 from ownhand.samples import Sample
-from ownhand.vision.probes import LINES, exchange, open_printed, printed_lines, probe_pictures, probe_samples
+from ownhand.vision.probes import LINES, open_printed, printed_lines, probe_pictures, probe_samples, swap
 
 
 def validation(count: int, text: str = "line {}") -> list[Sample]:
@@ -47,10 +47,10 @@ def test_a_blank_picture_is_white_and_as_large_as_the_line() -> None:
 
 def test_every_line_gets_the_picture_of_another_text() -> None:
     samples = [*validation(3, "a"), *validation(3)]
-    exchanged = exchange(samples)
-    assert len(exchanged) == 6
-    assert all(sample.text != other.text for sample, other in zip(samples, exchanged, strict=True))
+    swapped = swap(samples)
+    assert len(swapped) == 6
+    assert all(sample.text != other.text for sample, other in zip(samples, swapped, strict=True))
 
 
-def test_lines_of_one_text_cannot_be_exchanged() -> None:
-    assert exchange(validation(4, "a")) == [] == exchange(validation(1))
+def test_lines_of_one_text_cannot_be_swapped() -> None:
+    assert swap(validation(4, "a")) == [] == swap(validation(1))

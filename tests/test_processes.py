@@ -56,7 +56,7 @@ def test_two_processes_give_the_tokens_the_adapter_and_the_readings_of_one(stage
     assert adapters[0].keys() == adapters[1].keys()
     assert all(torch.allclose(adapters[0][name], adapters[1][name], atol=1e-4) for name in adapters[0])
     assert any(bool(weight.any()) for name, weight in adapters[1].items() if "lora_B" in name), "something was learned"
-    for name in ("train_loss", "val_loss", "val_loss_shuffled_pictures"):
+    for name in ("train_loss", "val_loss", "val_loss_swapped_pictures"):
         assert losses[0][name] == pytest.approx(losses[1][name], abs=1e-4)
     assert [json.loads(line)["prediction"] for line in readings[0].splitlines()] == [
         json.loads(line)["prediction"] for line in readings[1].splitlines()

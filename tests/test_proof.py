@@ -33,8 +33,8 @@ def summary_of(root: Path, probes: list[dict[str, str]]) -> dict[str, Any]:
 
 
 READS = [
-    probe("shuffled", "00002", "мама мыла раму", "добрый день"),
-    probe("shuffled", "00003", "добрый день", "мама мыла раму"),
+    probe("swapped", "00002", "мама мыла раму", "добрый день"),
+    probe("swapped", "00003", "добрый день", "мама мыла раму"),
     probe("blank", "00002", "мама мыла раму", ""),
     probe("blank", "00003", "добрый день", ""),
     probe("printed", "printed/00", "Вход", "Вход", "base"),
@@ -47,7 +47,7 @@ def test_a_model_that_reads_is_compared_on_the_same_lines_and_gets_no_warning_fo
     assert summary["reads"]["n_lines"] == 2
     assert summary["reads"]["cer"] == 1 / 25
     assert summary["reads"]["cer_blank_pictures"] == 1
-    assert summary["reads"]["cer_exchanged_pictures"] > 0.8
+    assert summary["reads"]["cer_swapped_pictures"] > 0.8
     assert set(find_problems(summary)) == {"EVAL-003"}
 
 
@@ -77,7 +77,7 @@ def test_unlearning_counts_from_the_base_model_and_relearning_is_no_problem(tmp_
 
 def test_without_an_exchange_or_printed_lines_there_is_no_number_and_no_warning(tmp_path: Path) -> None:
     summary = summary_of(tmp_path, [READS[2]])
-    assert summary["reads"]["cer_exchanged_pictures"] is summary["retention"]["lost"] is None
+    assert summary["reads"]["cer_swapped_pictures"] is summary["retention"]["lost"] is None
     assert find_problems(summary) == {}
 
 

@@ -366,7 +366,7 @@ def test_a_resumed_epoch_has_the_batches_that_were_left_of_it(
         assert names(rest) == epochs[epoch][1:]
 
 
-def test_the_metrics_hold_the_loss_against_guessing_and_against_shuffled_pictures(workspace: Path) -> None:
+def test_the_metrics_hold_the_loss_against_guessing_and_against_swapped_pictures(workspace: Path) -> None:
     run = start(workspace)
     output, errors = run.communicate()
     metrics = json.loads((workspace / "metrics/train.json").read_text())

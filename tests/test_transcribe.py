@@ -45,7 +45,7 @@ def cache() -> Cache:
     return Cache()
 
 
-def read_probes(samples: list[Sample], cache: Cache, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def transcribe_probes(samples: list[Sample], cache: Cache, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The rows; a "reading" is the key of the picture that was shown and whether the adapter was on."""
 
     def show(model: Model, tokens: Sequence[torch.Tensor], *_: object) -> list[Reading]:
@@ -54,7 +54,7 @@ def read_probes(samples: list[Sample], cache: Cache, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(transcribe, "transcribe", show)
     params = TranscribeParams(max_new_tokens=1, no_repeat_ngram_size=0, batch_size=1)
     unused, tokens_of = cast(Any, None), {"base": cache.tokens, "adapter": cache.tokens}
-    text = transcribe.read_probes(cast(Any, Model()), samples, tokens_of, unused, params)
+    text = transcribe.transcribe_probes(cast(Any, Model()), samples, tokens_of, unused, params)
     return [json.loads(row) for row in text.splitlines()]
 
 
@@ -68,9 +68,9 @@ def validation(texts: Sequence[str]) -> list[Sample]:
 def test_the_picture_named_is_the_picture_shown_and_the_truth_stays_with_its_line(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = read_probes(validation(["раз", "два", "раз"]), cache, monkeypatch)
+    rows = transcribe_probes(validation(["раз", "два", "раз"]), cache, monkeypatch)
     assert all(row["prediction"].split()[0] == row["picture"] for row in rows)
-    shuffled = [(row["image_id"], row["picture"], row["truth"]) for row in rows if row["probe"] == "shuffled"]
+    shuffled = [(row["image_id"], row["picture"], row["truth"]) for row in rows if row["probe"] == "swapped"]
     assert shuffled == [("00000", "00001", "раз"), ("00001", "00002", "два"), ("00002", "00001", "раз")]
     blank = [(row["image_id"], row["picture"], row["truth"]) for row in rows if row["probe"] == "blank"]
     assert blank == [(f"{n:05d}", f"blank/{n:05d}", text) for n, text in enumerate(["раз", "два", "раз"])]
@@ -79,7 +79,7 @@ def test_the_picture_named_is_the_picture_shown_and_the_truth_stays_with_its_lin
 def test_printed_lines_are_read_with_and_without_the_adapter_and_the_others_with_it(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = read_probes(validation(["раз", "два"]), cache, monkeypatch)
+    rows = transcribe_probes(validation(["раз", "два"]), cache, monkeypatch)
     for row in rows:
         assert row["prediction"].endswith(str(row["reader"] == "adapter"))
     for reader in ("base", "adapter"):
@@ -89,5 +89,5 @@ def test_printed_lines_are_read_with_and_without_the_adapter_and_the_others_with
 
 
 def test_a_single_line_has_no_other_picture(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = read_probes(validation(["раз"]), cache, monkeypatch)
+    rows = transcribe_probes(validation(["раз"]), cache, monkeypatch)
     assert {row["probe"] for row in rows} == {"blank", "printed"}

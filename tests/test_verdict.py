@@ -97,7 +97,7 @@ def test_more_errors_than_characters_are_not_called_a_share_of_the_characters() 
     assert "of the characters wrong" not in headline
 
 
-READS = {"n_lines": 24, "cer": 0.3, "cer_exchanged_pictures": 0.9, "cer_blank_pictures": 0.95}
+READS = {"n_lines": 24, "cer": 0.3, "cer_swapped_pictures": 0.9, "cer_blank_pictures": 0.95}
 
 
 def test_whether_it_reads_is_said_with_all_three_rates() -> None:
@@ -105,11 +105,11 @@ def test_whether_it_reads_is_said_with_all_three_rates() -> None:
     assert sentence.startswith("It looks at the pictures")
     assert all(figure in sentence for figure in ("30.0 %", "90.0 %", "95.0 %", "24 lines"))
     assert describe_reading(READS, recites=True).startswith("It may recite")
-    assert "other lines" not in describe_reading({**READS, "cer_exchanged_pictures": None}, recites=False)
+    assert "other lines" not in describe_reading({**READS, "cer_swapped_pictures": None}, recites=False)
 
 
 def test_the_loss_is_told_where_it_can_be_compared() -> None:
-    train = {"val_loss": 0.4, "val_loss_shuffled_pictures": 5.0, "val_lines": 30}
+    train = {"val_loss": 0.4, "val_loss_swapped_pictures": 5.0, "val_lines": 30}
     assert "0.40 with own pictures, 5.00" in str(describe_loss(train))
     assert describe_loss({**train, "val_lines": 1}) is None
     assert describe_loss({"val_loss": 0.4}) is None

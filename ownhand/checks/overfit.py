@@ -35,7 +35,7 @@ STEPS_BETWEEN_LOOKS = 20
 LEARNED_LOSS = 0.02  # nats per token: each token has a probability of 0.98
 MOST_LOSS = 0.1  # from here on something was not learned
 MOST_CER = 0.02
-SHUFFLED_MARGIN = 1.0  # nats per token by which a wrong picture must raise the loss
+SWAPPED_MARGIN = 1.0  # nats per token by which a wrong picture must raise the loss
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class OverfitFacts:
     steps: int
     base_loss: float
     loss: float
-    shuffled_loss: float | None
+    swapped_loss: float | None
     uniform: float
     cer: float
 
@@ -66,10 +66,10 @@ def check_overfit(facts: OverfitFacts) -> list[Finding]:
         )
     else:
         findings.append(ready("LEARN-002", against))
-    shuffled = "" if facts.shuffled_loss is None else f", with shuffled pictures {facts.shuffled_loss:.2f}"
-    seen = f"{facts.lines} lines, {facts.steps} steps: loss {facts.loss:.3f}{shuffled}, CER {facts.cer:.3f}"
+    swapped = "" if facts.swapped_loss is None else f", with swapped pictures {facts.swapped_loss:.2f}"
+    seen = f"{facts.lines} lines, {facts.steps} steps: loss {facts.loss:.3f}{swapped}, CER {facts.cer:.3f}"
     learned = facts.loss <= MOST_LOSS and facts.cer <= MOST_CER
-    looked = facts.shuffled_loss is None or facts.shuffled_loss >= facts.loss + SHUFFLED_MARGIN
+    looked = facts.swapped_loss is None or facts.swapped_loss >= facts.loss + SWAPPED_MARGIN
     if learned and looked:
         findings.append(ready("LEARN-001", seen))
         return findings
@@ -110,7 +110,7 @@ def overfit(
         base_loss = trainer.mean_loss(lines)
         trainer.train()
         loss = trainer.mean_loss(lines)
-        shuffled = trainer.mean_loss(lines.with_shuffled_pictures()) if len(samples) > 1 else None
+        swapped = trainer.mean_loss(lines.with_swapped_pictures()) if len(samples) > 1 else None
         tokens = [cache.tokens(sample.image_id) for sample in samples]
         if sees:
             tokens = [compute_vision_tokens(trainer.model, pictures.views(sample.image_id)) for sample in samples]
@@ -121,7 +121,7 @@ def overfit(
         steps=trainer.state.global_step,
         base_loss=base_loss,
         loss=loss,
-        shuffled_loss=shuffled,
+        swapped_loss=swapped,
         uniform=math.log(base.tokenizer.get_vocab_size()),
         cer=micro_average(count_character_errors(sample.text, reading.text) for sample, reading in pairs),
     )

@@ -93,7 +93,7 @@ class Score:
 
     characters: grapheme clusters of the transcription; insertions: characters read that are not there; deletions:
     characters not read; code_points, words: of the transcription; lenient_characters: of the transcription after the
-    RULES, possibly 0; exact, blank: of the prediction, compared as above.
+    RULES, possibly 0; blank: of the prediction.
     """
 
     characters: int
@@ -106,13 +106,17 @@ class Score:
     lenient_errors: int
     words: int
     word_errors: int
-    exact: bool
     blank: bool
 
     @property
     def character_errors(self) -> int:
         """Insertions, deletions and substitutions together."""
         return self.insertions + self.deletions + self.substitutions
+
+    @property
+    def exact(self) -> bool:
+        """Whether the line has no error."""
+        return self.character_errors == 0
 
     @property
     def cer(self) -> float:
@@ -197,7 +201,6 @@ def score(truth: str, prediction: str) -> Score:
         lenient_errors=lenient_errors,
         words=words,
         word_errors=word_errors,
-        exact=comparable(truth) == comparable(prediction),
         blank=not comparable(prediction),
     )
 

@@ -27,7 +27,7 @@ class ProbeReading(Schema):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    probe: Literal["shuffled", "blank", "printed"]
+    probe: Literal["swapped", "blank", "printed"]
     reader: Literal["base", "adapter"]
     image_id: str
     picture: str
@@ -52,7 +52,7 @@ def summarise_probes(probes: Sequence[ProbeReading], lines: Sequence[Line]) -> d
 
     reads: the adapter's CER on n_lines validation lines with their own, with exchanged and with blank pictures;
     retention: the CER of base and adapter on the printed lines, and what was lost (adapter - base). None where there
-    is nothing to compare, such as exchanged pictures of a single line.
+    is nothing to compare, such as swapped pictures of a single line.
     """
 
     def cer(probe: str, reader: str = "adapter") -> float | None:
@@ -66,7 +66,7 @@ def summarise_probes(probes: Sequence[ProbeReading], lines: Sequence[Line]) -> d
         "reads": {
             "n_lines": len(own),
             "cer": micro_average((score.character_errors, score.characters) for score in own) if own else None,
-            "cer_exchanged_pictures": cer("shuffled"),
+            "cer_swapped_pictures": cer("swapped"),
             "cer_blank_pictures": cer("blank"),
         },
         "retention": {
@@ -82,7 +82,7 @@ def find_problems(summary: dict[str, Any]) -> dict[str, str]:
     """Warnings by code, from `reads` and `retention` of summary.json; empty when all is well."""
     reads, retention = summary["reads"], summary["retention"]
     found = {}
-    for code, kind in (("EVAL-001", "exchanged"), ("EVAL-002", "blank")):
+    for code, kind in (("EVAL-001", "swapped"), ("EVAL-002", "blank")):
         wrong = reads[f"cer_{kind}_pictures"]
         if wrong is not None and reads["cer"] >= (1 - MIN_GAIN) * wrong:
             found[code] = (

@@ -126,7 +126,7 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
         "difference": {name: summary["difference"][name] for name in ("relative", "p_value")},
     }
     if "reads" in summary:
-        chosen["swapped_images"] = {"cer": summary["reads"]["cer_exchanged_pictures"]}
+        chosen["swapped_images"] = {"cer": summary["reads"]["cer_swapped_pictures"]}
     if "retention" in summary:
         chosen["print"] = {"lost": summary["retention"]["lost"]}
     if "others" in summary:

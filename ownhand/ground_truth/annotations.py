@@ -1,6 +1,6 @@
-"""Annotations: the table of file names and texts, `annotations.csv`, `.tsv` or `.xlsx`, exactly as a person wrote it.
+"""Annotations: the table of file names and texts, `annotations.csv`, `.tsv` or `.xlsx`, as a person wrote it.
 
-Texts stay text ("007", "NA", "null"), quoted ones may hold delimiters, quotes and line breaks.
+Cells stay text ("007", "NA", "null") and are then cleaned; quoted ones may hold delimiters, quotes and line breaks.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def read_table(path: Path, encoding: str) -> Transcriptions:
 
 def _read_rows(path: Path, lines: Iterable[_Row], delimiter: str) -> Transcriptions:
     rows = list(lines)
-    header, columns = _find_columns(path, _header(rows))
+    header = _header(rows)
+    columns = _find_columns(path, header)
     records: list[Record] = []
     rejections: list[Rejection] = []
     swallowed: list[str] = []
@@ -115,7 +116,8 @@ class _Lines:
 def read_header(path: Path, content: str) -> tuple[str, list[str], dict[str, int]]:
     """(delimiter, column names, position of each role): the delimiter under which most columns are known."""
     delimiter = max(DELIMITERS, key=lambda one: _known_columns(_header(_Lines(content, one))))
-    return delimiter, *_find_columns(path, _header(_Lines(content, delimiter)))
+    header = _header(_Lines(content, delimiter))
+    return delimiter, header, _find_columns(path, header)
 
 
 def read_first_row(content: str, delimiter: str) -> tuple[list[str], str]:
@@ -143,15 +145,15 @@ def _known_columns(header: Sequence[str]) -> tuple[int, int]:
     return sum(map(bool, _roles(header).values())), len(header)
 
 
-def _find_columns(path: Path, header: list[str]) -> tuple[list[str], dict[str, int]]:
-    """(column names, position of each role)."""
+def _find_columns(path: Path, header: list[str]) -> dict[str, int]:
+    """The position of each role."""
     roles = _roles(header)
     problems = [f"no column {role!r} (or {', '.join(COLUMNS[role][1:])})" for role in REQUIRED if not roles[role]]
     problems += [f"{len(places)} columns for {role!r}" for role, places in roles.items() if len(places) > 1]
     if problems:
         seen = ", ".join(repr(column) for column in header) or "none, the file is empty"
         raise GroundTruthError(f"{path.name}: {'; '.join(problems)}. Columns seen: {seen}. Name them in the first line")
-    return header, {role: places[0] for role, places in roles.items() if places}
+    return {role: places[0] for role, places in roles.items() if places}
 
 
 def _find(files: Sequence[File]) -> list[File]:

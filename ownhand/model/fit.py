@@ -35,7 +35,7 @@ class SequenceLimit:
             return f"characters: the tokenizer makes {again!r} of this text"
         vision_tokens = self.count_vision_tokens(width_px, height_px)
         try:
-            build_training_ids(self.base.tokenizer, self.base.special, vision_tokens, text, self.max_tokens)
+            build_training_ids(tokenizer, self.base.special, vision_tokens, text, self.max_tokens)
         except SequenceTooLong as error:
             return f"text too long: {error} (train.max_tokens)"
         return None

@@ -208,7 +208,7 @@ def _gather_proof(sources: ReportSources) -> dict[str, Any]:
     problems = find_problems(summary)
     rows = [
         ("Own pictures", reads["cer"]),
-        ("Other lines’ pictures", reads["cer_exchanged_pictures"]),
+        ("Other lines’ pictures", reads["cer_swapped_pictures"]),
         ("Blank pictures", reads["cer_blank_pictures"]),
     ]
     printed = [("Before training", retention["base_cer"]), ("With adapter", retention["adapter_cer"])]

@@ -33,7 +33,7 @@ TRAINING = {  # what the entries of train.json are called in the report
     "train_loss": "Training loss (nats per token)",
     "val_loss_before": "Validation loss before training",
     "val_loss": "Validation loss after training",
-    "val_loss_shuffled_pictures": "The same with swapped images",
+    "val_loss_swapped_pictures": "The same with swapped images",
     "uniform_loss": "Loss of pure guessing",
 }
 UNTRACKED = ("check", "runtime")  # groups that change no result, so that DVC writes no new report for them

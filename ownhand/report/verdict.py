@@ -210,7 +210,7 @@ def describe_reading(reads: dict[str, Any], recites: bool) -> str:
     wrong = [
         f"with {words} {percent(reads[key])}"
         for key, words in (
-            ("cer_exchanged_pictures", "the pictures of other lines"),
+            ("cer_swapped_pictures", "the pictures of other lines"),
             ("cer_blank_pictures", "blank pictures"),
         )
         if reads[key] is not None
@@ -268,8 +268,8 @@ def describe_confidence(correlation: float | None) -> str | None:
 
 
 def describe_loss(train: dict[str, Any]) -> str | None:
-    """The validation loss with own and exchanged pictures, from train.json; None when it is missing or of one line."""
-    loss, shuffled = train.get("val_loss"), train.get("val_loss_shuffled_pictures")
-    if loss is None or shuffled is None or train.get("val_lines") == 1:
+    """The validation loss with own and swapped pictures, from train.json; None when it is missing or of one line."""
+    loss, swapped = train.get("val_loss"), train.get("val_loss_swapped_pictures")
+    if loss is None or swapped is None or train.get("val_lines") == 1:
         return None
-    return f"The validation loss per token is {loss:.2f} with own pictures, {shuffled:.2f} with those of other lines."
+    return f"The validation loss per token is {loss:.2f} with own pictures, {swapped:.2f} with those of other lines."

@@ -20,9 +20,9 @@ CURVES = [  # file, its name in the Trainer's log, its column
 def measure(
     trainer: TokenWeightedTrainer, train: CachedSamples, val: CachedSamples, vocabulary: int, before: float
 ) -> dict[str, Any]:
-    """What the run was worth, in nats per token: before, after, with shuffled pictures, and against guessing."""
+    """What the run was worth, in nats per token: before, after, with swapped pictures, and against guessing."""
     after = trainer.mean_loss(val)
-    shuffled = trainer.mean_loss(val.with_shuffled_pictures())
+    swapped = trainer.mean_loss(val.with_swapped_pictures())
     uniform = math.log(vocabulary)
     model: Any = trainer.model
     findings = {}
@@ -33,9 +33,9 @@ def measure(
         )
     if after >= before:
         findings["TRAIN-002"] = f"the validation loss did not fall: {before:.3f} before training, {after:.3f} after"
-    if len(val) > 1 and shuffled < after + 0.1:
+    if len(val) > 1 and swapped < after + 0.1:
         findings["TRAIN-003"] = (
-            f"with the pictures shuffled among the lines the loss is {shuffled:.2f}, hardly higher than {after:.2f}: "
+            f"with the pictures swapped among the lines the loss is {swapped:.2f}, hardly higher than {after:.2f}: "
             "the model recites instead of reading"
         )
     return {
@@ -47,7 +47,7 @@ def measure(
         "train_loss": trainer.mean_loss(train),
         "val_loss_before": before,
         "val_loss": after,
-        "val_loss_shuffled_pictures": shuffled,
+        "val_loss_swapped_pictures": swapped,
         "uniform_loss": uniform,
         "findings": findings,
     }
@@ -77,7 +77,7 @@ def model_card(metrics: dict[str, Any], params: Params) -> str:
         f"{metrics['trainable_parameters']:,} parameters) for `{params.model.name_or_path}`, trained on "
         f"{metrics['train_lines']} lines for {metrics['optimizer_steps']} steps.\n\n"
         f"Validation loss per token: {metrics['val_loss_before']:.3f} before, {metrics['val_loss']:.3f} after, "
-        f"{metrics['val_loss_shuffled_pictures']:.3f} with shuffled pictures. "
+        f"{metrics['val_loss_swapped_pictures']:.3f} with swapped pictures. "
         "Error rates: `metrics/evaluation.json`.\n\n"
         f"Read new photographs with `ownhand read`: mode {params.encode.mode}, at most "
         f"{params.encode.max_tiles} tiles.\n"

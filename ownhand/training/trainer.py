@@ -108,19 +108,19 @@ class CachedSamples(Dataset[dict[str, Any]]):
         """Tokens of each sequence, without reading a vision token."""
         return [example.tokens for example in self.examples]
 
-    def with_shuffled_pictures(self) -> CachedSamples:
+    def with_swapped_pictures(self) -> CachedSamples:
         """The same texts, each with the picture of the next sample that has another text."""
-        shuffled = copy(self)
-        shuffled.max_tokens = sys.maxsize  # another picture may have more tokens
-        shuffled.examples = []
+        swapped = copy(self)
+        swapped.max_tokens = sys.maxsize  # another picture may have more tokens
+        swapped.examples = []
         for i, example in enumerate(self.examples):
             others = (self.examples[(i + step) % len(self)] for step in range(1, len(self)))
             other = next((other for other in others if other.text != example.text), example)
             tokens = example.tokens - example.vision_tokens + other.vision_tokens
-            shuffled.examples.append(
+            swapped.examples.append(
                 TrainingExample(example.image_id, other.key, example.text, other.vision_tokens, tokens)
             )
-        return shuffled
+        return swapped
 
 
 class TokenWeightedTrainer(Trainer):

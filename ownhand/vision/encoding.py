@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def image_key(image: Image.Image) -> str:
 def store_folder(base: BaseModel, params: Params, device: torch.device) -> Path:
     """Where the vision tokens of this model, these views, this code and this kind of device are kept."""
     code = {name: hash_file(Path(ownhand.__file__).parent / f"{name}.py") for name in CODE}
-    decides = (params.model, base.vision.mode, base.vision.max_tiles, device.type, code)
+    decides = (params.model, asdict(base.vision), device.type, code)
     return checkpoint_folder("encode", fingerprint(*decides, files=base.files()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -20,13 +20,21 @@ def copy_keys(image_id: str, copies: int) -> list[str]:
 
 
 class Pictures:
-    """The views of every sample by cache key: "00001" is the picture itself, "00001~3" its third augmented copy.
+    """The views of every picture by cache key: "00001" is a sample's own, "00001~3" that of its third augmented copy.
 
-    Opens files only when asked, so that spawned workers can have it. KeyError for an unknown picture.
+    `probes` are pictures that are no sample's, by their keys. Opens files only when asked, so that spawned workers can
+    have it. KeyError for an unknown picture.
     """
 
-    def __init__(self, samples: Sequence[Sample], vision: VisionInput, encode: EncodeParams) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        vision: VisionInput,
+        encode: EncodeParams,
+        probes: Mapping[str, Image.Image] | None = None,
+    ) -> None:
         self.samples = {sample.image_id: sample for sample in samples}
+        self.probes = probes or {}
         self.vision = vision
         self.encode = encode
 
@@ -36,6 +44,8 @@ class Pictures:
 
     def image(self, key: str) -> Image.Image:
         """The picture or the augmented copy behind one key, RGB; the same at every call and in every process."""
+        if key in self.probes:
+            return self.probes[key]
         sample, seed = self._find(key)
         image = open_image(Path(sample.image_path))
         return augment(image, self.encode.augment, seed) if seed else image

@@ -1,6 +1,6 @@
 """Probes: pictures that show whether a model reads its pictures, and what it could read before.
 
-Shuffled  some validation lines with the vision tokens of another line: a model that reads must get them wrong.
+Swapped   some validation lines with the vision tokens of another line: a model that reads must get them wrong.
 Blank     the same lines with a white picture of the same size: what comes out is recited.
 Printed   24 lines in four printed fonts, the pictures of printed_lines/, the same for every data set: what the base
           model could read and the adapter may have cost.
@@ -63,7 +63,7 @@ def probe_pictures(samples: Sequence[Sample]) -> dict[str, Image.Image]:
     return blank | {line.key: open_printed(line) for line in printed_lines()}
 
 
-def exchange(samples: Sequence[Sample]) -> list[Sample]:
+def swap(samples: Sequence[Sample]) -> list[Sample]:
     """For each sample the next one, going round, that has another text; empty where all texts are the same."""
     if len({sample.text for sample in samples}) < 2:
         return []

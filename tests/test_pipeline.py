@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PAGES, LINES = 25, 100  # of the demo that are left
+PAGES, LINES = 16, 64  # of the demo that are left
 REAL = ROOT.parent / "shared" / "real-handwriting"
 STAGES = ("prepare", "check", "encode", "train", "transcribe", "cross_validate", "evaluate")
 
@@ -59,7 +59,7 @@ def ran(output: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository in which half of the demo's pages have run with a short training."""
+    """A copy of the repository in which some of the demo's pages have run with a short training."""
     folder = copy_of_the_repository(tmp_path_factory.mktemp("demo"))
     table = folder / "data/raw/annotations.csv"
     header, *rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -70,6 +70,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table.write_text("".join([header, *rows]), encoding="utf-8")
     edit_params(
         folder,
+        prepare={"val_share": 0.4},
         encode={"copies": 0},
         train={"epochs": 1.0, "evaluations": 2, "cer_lines": 8},
         transcribe={"max_new_tokens": 64},

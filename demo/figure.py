@@ -23,7 +23,8 @@ from ownhand.samples import read_metadata
 FONT = Path("demo/fonts/printed/noto-sans-regular.woff2")
 TARGET = Path("docs/images/before-after.png")
 WIDTH_PX, MARGIN_PX, TEXT_PX = 900, 24, 30
-INK, WRONG, FAINT = (30, 30, 30), (190, 40, 40), (120, 120, 120)
+INK, WRONG, MISSING, FAINT = (30, 30, 30), (190, 40, 40), (23, 89, 122), (120, 120, 120)
+COLOURS = {"equal": INK, "deletion": MISSING}
 
 
 def choose_line(lines: pandas.DataFrame, base_cer: float, adapter_cer: float) -> Any:
@@ -33,7 +34,7 @@ def choose_line(lines: pandas.DataFrame, base_cer: float, adapter_cer: float) ->
 
 
 def draw(picture: Image.Image, truth: str, readings: dict[str, str]) -> Image.Image:
-    """The picture with each reading below it, wrong characters in red; what was not read is not shown."""
+    """The picture with each reading below it, wrong characters in red, what was not read in a box."""
     scale = (WIDTH_PX - 2 * MARGIN_PX) / picture.width
     picture = picture.resize((WIDTH_PX - 2 * MARGIN_PX, round(picture.height * scale)), Image.Resampling.LANCZOS)
     row_px = round(1.7 * TEXT_PX)
@@ -45,9 +46,11 @@ def draw(picture: Image.Image, truth: str, readings: dict[str, str]) -> Image.Im
         pen.text((x, y), name, FAINT, font)
         x += 130
         for kind, text in mark_differences(truth, reading):
-            if kind != "deletion":
-                pen.text((x, y), text, INK if kind == "equal" else WRONG, font)
-                x += round(font.getlength(text))
+            width = round(font.getlength(text))
+            pen.text((x, y), text, COLOURS.get(kind, WRONG), font)
+            if kind == "deletion":
+                pen.rectangle((x - 1, y, x + width, y + row_px - 8), outline=MISSING)
+            x += width
     return sheet
 
 

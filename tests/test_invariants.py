@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,14 @@ def test_only_adapter_weights_move_and_base_files_stay(
     for target in ("self_attn.q_proj", "shared_experts.up_proj", "mlp.gate_proj", "mlp.experts"):
         assert any(target in name for name in moved), target
     assert {path: hash_file(path) for path in model_folder.iterdir()} == files_before
+
+
+def test_the_training_loss_is_that_of_pictures_and_not_of_their_copies(dataset: CachedSamples) -> None:
+    own = [replace(example, key=example.image_id) for example in dataset.examples]
+    with_copies = copy(dataset)
+    with_copies.examples = [one for each in own for one in (each, replace(each, key=f"{each.key}~1"))]
+    assert with_copies.without_copies(len(own) + 1).examples == own
+    assert with_copies.without_copies(2).examples == [own[0], own[len(own) // 2]]
 
 
 @pytest.mark.slow

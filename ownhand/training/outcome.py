@@ -20,7 +20,10 @@ CURVES = [  # file, its name in the Trainer's log, its column
 def measure(
     trainer: TokenWeightedTrainer, train: CachedSamples, val: CachedSamples, vocabulary: int, before: float
 ) -> dict[str, Any]:
-    """What the run was worth, in nats per token: before, after, with swapped pictures, and against guessing."""
+    """What the run was worth, in nats per token: before, after, with swapped pictures, and against guessing.
+
+    The training loss is that of as many training pictures as there are validation pictures, without copies.
+    """
     after = trainer.mean_loss(val)
     swapped = trainer.mean_loss(val.with_swapped_pictures())
     uniform = math.log(vocabulary)
@@ -44,7 +47,7 @@ def measure(
         "val_lines": len(val),
         "optimizer_steps": trainer.state.global_step,
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "train_loss": trainer.mean_loss(train),
+        "train_loss": trainer.mean_loss(train.without_copies(len(val))),
         "val_loss_before": before,
         "val_loss": after,
         "val_loss_swapped_pictures": swapped,

@@ -39,14 +39,14 @@ class Schedule:
             steps_per_epoch=steps_per_epoch,
             steps=steps,
             warmup_steps=warmup,
-            evaluation_interval=max(1, steps // params.evaluations),
+            evaluation_interval=math.ceil(steps / params.evaluations),
             checkpoint_interval=checkpoint_steps,
         )
 
     @property
     def evaluations(self) -> int:
-        """How often the validation loss is measured during the run."""
-        return self.steps // self.evaluation_interval
+        """How often the validation loss is measured during the run; the last time at its end."""
+        return math.ceil(self.steps / self.evaluation_interval)
 
     @property
     def evaluations_before_end(self) -> int:

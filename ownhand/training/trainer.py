@@ -108,6 +108,14 @@ class CachedSamples(Dataset[dict[str, Any]]):
         """Tokens of each sequence, without reading a vision token."""
         return [example.tokens for example in self.examples]
 
+    def without_copies(self, most: int) -> CachedSamples:
+        """At most so many of the pictures themselves, evenly spread."""
+        own = [example for example in self.examples if example.key == example.image_id]
+        count = min(most, len(own))
+        chosen = copy(self)
+        chosen.examples = [own[i * len(own) // count] for i in range(count)]
+        return chosen
+
     def with_swapped_pictures(self) -> CachedSamples:
         """The same texts, each with the picture of the next sample that has another text."""
         swapped = copy(self)

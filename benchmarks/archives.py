@@ -38,6 +38,7 @@ def write_project(folder: Path, train: int, val: int) -> None:
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     content["model"]["name_or_path"] = (ROOT / "models/base").as_posix()
     content["encode"] |= {"mode": "tiny", "copies": 0}
+    content["train"]["lora_targets"] = ["attention"]  # vision tokens come from the cache
     content["transcribe"] |= {"max_new_tokens": 2, "batch_size": 16}
     content["runtime"] |= {"device": "cpu", "threads": 1}
     (folder / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")

@@ -213,6 +213,7 @@ def test_the_gate_runs_when_asked_for_and_only_without_another_blocker(
 ) -> None:
     asked: list[object] = []
     monkeypatch.setattr("ownhand.checks.run.prove_learning", lambda params: asked.append(params) or [])
+    monkeypatch.setattr("ownhand.checks.run.inspect_memory", lambda *_: [])  # takes seconds, and nothing here is short
     write_params(workspace, check={"overfit": parameter}, train={"batch_size": 3}, runtime={"device": "cpu"})
     inspect(overfit=flag)
     assert len(asked) == runs

@@ -57,6 +57,7 @@ def test_probe_pictures_are_encoded_under_keys_that_no_training_view_has(
     assert sheet["settings"]["copies"] == 1 and sheet["settings"]["blur"] == params.encode.augment.blur
 
 
+@pytest.mark.slow
 def test_two_experiments_that_encode_the_same_pictures_at_once_both_get_all_of_them(
     stage_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

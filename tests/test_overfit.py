@@ -77,6 +77,7 @@ def run_params(model: Path, **train: Any) -> Params:
     )
 
 
+@pytest.mark.slow
 def test_the_demo_model_learns_drawn_lines_by_heart(
     tmp_path: Path, samples: list[Sample], pictures: list[Image.Image]
 ) -> None:

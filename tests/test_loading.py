@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import PROMPT
+from conftest import PROMPT, open_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -257,3 +257,12 @@ def bytes_of_letters() -> dict[str, int]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(rest)}
+
+
+def test_weights_that_are_replaced_behind_the_opened_model_are_not_taken_for_its_own(broken: Path) -> None:
+    base = open_model(broken)
+    assert base.load().dtype == torch.float32
+    weights = load_file(broken / "model.safetensors")
+    save_file({name: weight + 1 for name, weight in weights.items()}, broken / "model.safetensors")
+    with pytest.raises(ModelError, match="changed while it was loaded"):
+        base.load()

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from ownhand.model.families import read_family
 from ownhand.model.four_bit import ExpertWeights
-from ownhand.model.loading import find_model, load_base_model, read_tokenizer, special_tokens
+from ownhand.model.loading import ModelError, find_model, load_base_model, read_tokenizer, special_tokens
 from ownhand.model.sequence import SpecialTokens
 from ownhand.model.views import VisionInput, read_view_sizes
 from ownhand.params import Params
@@ -32,6 +32,7 @@ class BaseModel:
     dtype: torch.dtype
     attn_implementation: str
     pinned: bool  # by a revision: the files of a hub's commit never change
+    state: tuple[tuple[str, int, int], ...]  # name, bytes and time of the last change of its files when it was opened
 
     @classmethod
     def open(cls, params: Params, *, weights: bool = True) -> BaseModel:
@@ -49,6 +50,7 @@ class BaseModel:
             dtype=DTYPES[params.model.dtype],
             attn_implementation=params.model.attn_implementation,
             pinned=params.model.revision is not None,
+            state=_state(folder),
         )
 
     def load(
@@ -60,8 +62,9 @@ class BaseModel:
         expert_weights: ExpertWeights = "as_is",
     ) -> PreTrainedModel:
         """The weights, in evaluation mode; without the vision tower it takes vision tokens only, without the decoder it
-        only makes them. ModelError when they do not fit; Refusal when the experts cannot be had in 4 bits."""
-        return load_base_model(
+        only makes them. ModelError when they do not fit, or are not those that were opened, under whose hash others
+        would keep what is made with them; Refusal when the experts cannot be had in 4 bits."""
+        model = load_base_model(
             str(self.folder),
             dtype=self.dtype,
             device=device,
@@ -70,7 +73,15 @@ class BaseModel:
             decoder=decoder,
             expert_weights=expert_weights,
         )
+        if _state(self.folder) != self.state:
+            raise ModelError(f"{self.folder.as_posix()} changed while it was loaded: run the same command again")
+        return model
 
     def files(self) -> list[Path]:
         """The files that identify the model in a fingerprint: the small ones, and the weights where no commit does."""
         return sorted([*self.folder.glob("*.json"), *(() if self.pinned else self.folder.glob("*.safetensors"))])
+
+
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)

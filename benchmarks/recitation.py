@@ -40,7 +40,7 @@ from ownhand.samples import read_metadata
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"
 WORDS = ROOT / "demo/texts/pretraining.txt"
-LENGTHS = ((2, 4), (6, 8), (10, 12), (14, 16), (18, 20), (22, 24), (26, 28))  # the demo model was trained to 28
+LENGTHS = ((2, 4), (6, 8), (10, 12), (14, 16), (18, 20), (26, 28), (36, 40), (48, 52))  # of the 64 trained
 SEED = 5
 
 

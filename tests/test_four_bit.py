@@ -22,7 +22,7 @@ from ownhand.model.loading import load_base_model
 from ownhand.model.memory import Load, estimate_training, estimate_transcription
 from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
-from ownhand.params import ParameterError, TrainParams, check_params, read_params, read_yaml
+from ownhand.params import ParameterError, Params, TrainParams, check_params, read_params, read_yaml
 from ownhand.read import Reader
 from ownhand.vision.features import FeatureCache
 from stages import train
@@ -160,6 +160,13 @@ def test_parameters_that_cannot_go_together(group: str, values: dict[str, Any], 
         check_params(content, Path("params.yaml"))
 
 
+def reading_params(expert_weights: str) -> Params:
+    whole = read_params(ROOT / "params.yaml")
+    transcribe = whole.transcribe.model_copy(update={"expert_weights": expert_weights, "batch_size": 1})
+    model = whole.model.model_copy(update={"dtype": "bfloat16"})
+    return whole.model_copy(update={"model": model, "train": train_params(), "transcribe": transcribe})
+
+
 def test_the_estimate_knows_it() -> None:
     """0.88 GB of experts become 0.25, and those of one layer are there in bfloat16 while it runs."""
     experts = 2 * 64 * 3 * 1280 * 896
@@ -172,10 +179,7 @@ def test_the_estimate_knows_it() -> None:
     plain, four = training("as_is"), training("nf4")
     assert plain.weights - four.weights == experts * 2 - experts / 2 - experts / 64 * 4
     assert four.activations - plain.activations == pytest.approx(experts / 2 * 2, rel=0.05)
-    reading = [
-        estimate_transcription(TWO_EXPERT_LAYERS, params, torch.bfloat16, "sdpa", 1, 900, 100, kind)
-        for kind in ("as_is", "nf4")
-    ]
+    reading = [estimate_transcription(TWO_EXPERT_LAYERS, reading_params(kind), 900) for kind in ("as_is", "nf4")]
     assert reading[0].weights - reading[1].weights == plain.weights - four.weights
 
 

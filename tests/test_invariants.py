@@ -154,8 +154,8 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     dataset = CachedSamples(samples, cache, base, 2048, with_copies=True)
     collator = VisionCollator(base.special, torch.float32)
     batch = collator([dataset[i] for i in range(4)])
-    shuffled_set = dataset.with_swapped_pictures()
-    shuffled = collator([shuffled_set[i] for i in range(4)])
+    swapped_set = dataset.with_swapped_pictures()
+    swapped = collator([swapped_set[i] for i in range(4)])
     torch.manual_seed(0)
     model = add_adapter(base.load(vision=False), lora_config(train_params, "models/base", None))
     assert fit(model, batch, steps=60, rate=5e-3) < 0.05
@@ -166,7 +166,7 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     assert jiwer.cer(TEXTS, [reading.text for reading in readings]) == 0
     assert not any(reading.runaway for reading in readings)
     with torch.no_grad():
-        assert float(mean_loss(model, shuffled)) > float(mean_loss(model, batch)) + 1
+        assert float(mean_loss(model, swapped)) > float(mean_loss(model, batch)) + 1
 
 
 def test_a_batch_of_four_and_four_accumulated_batches_of_one_give_the_same_gradient(

@@ -26,7 +26,7 @@ from ownhand.model.memory import (
 from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
 from ownhand.model.views import VisionInput, pixel_inputs
-from ownhand.params import TrainParams, read_params
+from ownhand.params import Params, TrainParams, read_params
 
 ROOT = Path(__file__).parent.parent
 FULL = build_config(official_config(12), IMAGE_ID)
@@ -131,18 +131,29 @@ def test_what_saves_memory_saves_it() -> None:
     assert total(["attention"], False, batch_size=1) < plain
 
 
+def reading_params(targets: list[str], attn: str = "sdpa") -> Params:
+    """Reading four sequences in bfloat16, up to 100 new tokens each."""
+    whole = read_params(ROOT / "params.yaml")
+    model = {"dtype": "bfloat16", "attn_implementation": attn}
+    transcribe = {"batch_size": 4, "max_new_tokens": 100}
+    return whole.model_copy(
+        update={
+            "model": whole.model.model_copy(update=model),
+            "train": train_params(lora_targets=targets, lora_r=8),
+            "transcribe": whole.transcribe.model_copy(update=transcribe),
+        }
+    )
+
+
 def test_generation_keeps_keys_and_values_of_every_layer() -> None:
-    params = train_params(lora_targets=["attention"])
-    estimate = estimate_transcription(FULL, params, torch.bfloat16, "sdpa", 4, 500, 100)
+    estimate = estimate_transcription(FULL, reading_params(["attention"]), 500)
     assert estimate.cache == 2 * 12 * 4 * 600 * 1280 * 2
 
 
 def test_reading_counts_the_adapter_and_a_vision_tower_that_it_changes() -> None:
     two_layers = build_config(official_config(2), IMAGE_ID)
     narrow, wide, seeing = (
-        estimate_transcription(
-            two_layers, train_params(lora_targets=targets, lora_r=8), torch.bfloat16, "sdpa", 4, 900, 10
-        )
+        estimate_transcription(two_layers, reading_params(targets), 900)
         for targets in (["attention"], ["attention", "mlp"], ["attention", "vision"])
     )
     assert 0 < narrow.adapter < wide.adapter
@@ -152,10 +163,9 @@ def test_reading_counts_the_adapter_and_a_vision_tower_that_it_changes() -> None
 def test_eager_attention_takes_its_square_of_scores() -> None:
     two_layers = build_config(official_config(2), IMAGE_ID)
     sdpa, eager = (
-        estimate_transcription(two_layers, train_params(lora_targets=["attention"]), torch.bfloat16, name, 1, 2000, 10)
-        for name in ("sdpa", "eager")
+        estimate_transcription(two_layers, reading_params(["attention"], name), 2000) for name in ("sdpa", "eager")
     )
-    assert eager.activations - sdpa.activations > 10 * 2000 * 2000 * 2  # ten heads, bf16
+    assert eager.activations - sdpa.activations > 4 * 10 * 2000 * 2000 * 2  # four sequences, ten heads, bf16
 
 
 def test_the_parts_add_up_and_are_named() -> None:

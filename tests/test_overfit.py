@@ -26,7 +26,7 @@ def found(facts: OverfitFacts) -> dict[str, str]:
     ("changes", "expected"),
     [
         ({}, {}),
-        ({"swapped_loss": None}, {}),  # a single line cannot be shuffled
+        ({"swapped_loss": None}, {}),  # a single line has no other picture
         ({"loss": 0.5}, {"LEARN-001": "blocker"}),
         ({"cer": 0.03}, {"LEARN-001": "blocker"}),
         ({"swapped_loss": 0.2}, {"LEARN-001": "blocker"}),

@@ -75,7 +75,7 @@ def test_unlearning_counts_from_the_base_model_and_relearning_is_no_problem(tmp_
     assert find_problems(summary_of(tmp_path, better)) == {}
 
 
-def test_without_an_exchange_or_printed_lines_there_is_no_number_and_no_warning(tmp_path: Path) -> None:
+def test_without_swapped_pictures_or_printed_lines_there_is_no_number_and_no_warning(tmp_path: Path) -> None:
     summary = summary_of(tmp_path, [READS[2]])
     assert summary["reads"]["cer_swapped_pictures"] is summary["retention"]["lost"] is None
     assert find_problems(summary) == {}

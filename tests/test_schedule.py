@@ -42,7 +42,7 @@ def test_a_number_of_warmup_steps_replaces_the_share() -> None:
     assert Schedule.of([60] * 100, train_params(batch_size=1, epochs=1.0, warmup_steps=7), 25).warmup_steps == 7
 
 
-def test_as_many_evaluations_are_made_as_asked_for_the_last_at_the_end() -> None:
+def test_no_evaluation_stands_right_before_the_one_at_the_end() -> None:
     schedule = Schedule.of([60] * 172, train_params(batch_size=1, accumulation=1, epochs=1.0, evaluations=6), 25)
     assert (schedule.evaluation_interval, schedule.evaluations) == (29, 6)
 

@@ -70,8 +70,8 @@ def test_the_picture_named_is_the_picture_shown_and_the_truth_stays_with_its_lin
 ) -> None:
     rows = transcribe_probes(validation(["раз", "два", "раз"]), cache, monkeypatch)
     assert all(row["prediction"].split()[0] == row["picture"] for row in rows)
-    shuffled = [(row["image_id"], row["picture"], row["truth"]) for row in rows if row["probe"] == "swapped"]
-    assert shuffled == [("00000", "00001", "раз"), ("00001", "00002", "два"), ("00002", "00001", "раз")]
+    swapped = [(row["image_id"], row["picture"], row["truth"]) for row in rows if row["probe"] == "swapped"]
+    assert swapped == [("00000", "00001", "раз"), ("00001", "00002", "два"), ("00002", "00001", "раз")]
     blank = [(row["image_id"], row["picture"], row["truth"]) for row in rows if row["probe"] == "blank"]
     assert blank == [(f"{n:05d}", f"blank/{n:05d}", text) for n, text in enumerate(["раз", "два", "раз"])]
 

@@ -34,16 +34,7 @@ def inspect_memory(
     batch_size: the most sequences of a batch, all processes together.
     """
     training = estimate_step(params, model, lengths, batch_size)
-    reading = estimate_transcription(
-        model.config,
-        params.train,
-        DTYPES[params.model.dtype],
-        params.model.attn_implementation,
-        params.transcribe.batch_size,
-        lengths.prompt,
-        params.transcribe.max_new_tokens,
-        params.transcribe.expert_weights,
-    )
+    reading = estimate_transcription(model.config, params, lengths.prompt)
     total, free = machine.memory_bytes, machine.free_memory_bytes
     if machine.gpu:
         total, free = machine.gpu.total_bytes, machine.gpu.free_bytes

@@ -50,7 +50,7 @@ def read_probes(path: Path) -> list[ProbeReading]:
 def summarise_probes(probes: Sequence[ProbeReading], lines: Sequence[Line]) -> dict[str, dict[str, float | int | None]]:
     """For summary.json: `reads` and `retention`.
 
-    reads: the adapter's CER on n_lines validation lines with their own, with exchanged and with blank pictures;
+    reads: the adapter's CER on n_lines validation lines with their own, with swapped and with blank pictures;
     retention: the CER of base and adapter on the printed lines, and what was lost (adapter - base). None where there
     is nothing to compare, such as swapped pictures of a single line.
     """

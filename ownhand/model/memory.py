@@ -28,7 +28,8 @@ from ownhand.model.four_bit import ExpertWeights, quantise_experts, scale_bytes
 from ownhand.model.loading import VISION_MODULES, model_class, remove_modules
 from ownhand.model.loss import sum_cross_entropy
 from ownhand.model.views import Views
-from ownhand.params import TrainParams
+from ownhand.params import Params, TrainParams
+from ownhand.runtime import DTYPES
 
 GROUPED_MM = torch.ops.aten._grouped_mm.default
 ADAPTER_BYTES = 4  # of one adapter weight or gradient: float32, whatever the base model has
@@ -102,29 +103,21 @@ def estimate_training(
     )
 
 
-def estimate_transcription(
-    config: PreTrainedConfig,
-    params: TrainParams,
-    dtype: torch.dtype,
-    attn_implementation: str,
-    batch_size: int,
-    tokens: int,
-    new_tokens: int,
-    expert_weights: ExpertWeights = "as_is",
-) -> Memory:
-    """Peak of reading with the adapter of `params`: prefill, keys and values of all layers, the scores of one step.
+def estimate_transcription(config: PreTrainedConfig, params: Params, tokens: int) -> Memory:
+    """Peak of reading with an adapter: prefill, keys and values of all layers, the scores of one step.
 
     tokens: of the longest sequence before its text.
     """
-    text = config.text_config
-    left_out = () if needs_pictures(params.lora_targets) else VISION_MODULES
-    model = _hollow_model(config, dtype, attn_implementation, left_out)
+    text, dtype, batch_size = config.text_config, DTYPES[params.model.dtype], params.transcribe.batch_size
+    train, expert_weights = params.train, params.transcribe.expert_weights
+    left_out = () if needs_pictures(train.lora_targets) else VISION_MODULES
+    model = _hollow_model(config, dtype, params.model.attn_implementation, left_out)
     base = _bytes(model)
-    heads = text.num_key_value_heads * text.head_dim
-    keys_and_values = 2 * text.num_hidden_layers * batch_size * (tokens + new_tokens) * heads * dtype.itemsize
+    heads, most_tokens = text.num_key_value_heads * text.head_dim, tokens + params.transcribe.max_new_tokens
+    keys_and_values = 2 * text.num_hidden_layers * batch_size * most_tokens * heads * dtype.itemsize
     if expert_weights == "nf4":  # no adapter changes experts that are in 4 bits
-        params = params.model_copy(update={"lora_targets": [t for t in params.lora_targets if t != "experts"]})
-    adapted: Any = add_adapter(model, lora_config(params, "", None)).eval()
+        train = train.model_copy(update={"lora_targets": [t for t in train.lora_targets if t != "experts"]})
+    adapted: Any = add_adapter(model, lora_config(train, "", None)).eval()
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         _make_fake(adapted)

@@ -32,8 +32,9 @@ from PIL import Image, ImageDraw
 from demo.pages import Conditions, draw_page, read_texts
 from ownhand.errors import run_stage
 from ownhand.files import write_atomically, write_json
+from ownhand.folders import find_files
 from ownhand.ground_truth.regions import Points
-from ownhand.images import find_files, has_image_suffix, open_image
+from ownhand.images import has_image_suffix, open_image
 from ownhand.pages.detector import load_detector
 from ownhand.pages.geometry import FoundLine, trace_lines
 from ownhand.pages.ink import measure_ink

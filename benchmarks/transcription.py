@@ -21,10 +21,11 @@ from benchmarks.training import FONT, ROOT, TEXTS, wait
 from demo.drawing import draw_line, random_hand
 from ownhand.files import write_json
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import Reading, transcribe
+from ownhand.model.decoding import transcribe
 from ownhand.model.views import compute_vision_tokens
 from ownhand.params import read_params
 from ownhand.runtime import DTYPES, set_up
+from ownhand.samples import Reading
 
 TIMES = 3
 

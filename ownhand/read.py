@@ -33,7 +33,7 @@ from ownhand.files import AppendedLines
 from ownhand.images import ImageLimits, UnreadableImage, open_image
 from ownhand.model.adapter import load_adapter
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import Reading, transcribe
+from ownhand.model.decoding import transcribe
 from ownhand.model.views import compute_vision_tokens
 from ownhand.pages.detector import load_detector
 from ownhand.pages.geometry import trace_lines
@@ -44,6 +44,7 @@ from ownhand.pages.reading import STYLES, ReadPage, place_of, read_pages, write_
 from ownhand.params import Params
 from ownhand.progress import track
 from ownhand.runtime import set_up
+from ownhand.samples import Reading
 
 RAW = Path("data/raw")
 BAR: dict[str, Any] = {"what": "reading", "unit": "picture"}

@@ -1,10 +1,15 @@
-"""The samples, as `prepare` writes them: `data/processed/{train,val}/metadata.json`, each whole for its side."""
+"""Samples, as `prepare` writes them, and readings of their pictures: what passes from stage to stage.
+
+Samples stand in `data/processed/{train,val}/metadata.json`, each whole for its side.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ownhand.errors import Refusal
 from ownhand.files import read_json, write_json
@@ -38,6 +43,32 @@ class Sample:
     def place(self) -> tuple[str, str]:
         """Hand and page: two hands may both have a page 1."""
         return self.hand, self.page
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader made of one picture.
+
+    runaway: the output reached the token limit or ends in a loop; confidence: geometric mean of the probabilities of
+    the chosen tokens, eos included, 0-1, NaN from readers that say none; characters: for each code point of the text
+    the probability of the token that holds it, () where tokens and text do not fit each other byte by byte.
+    """
+
+    text: str
+    new_tokens: int = 0
+    runaway: bool = False
+    confidence: float = math.nan
+    characters: tuple[float, ...] = field(default=(), compare=False, repr=False)
+
+    def row(self, image_id: str) -> dict[str, Any]:
+        """The row of a prediction file, for the picture of this sample."""
+        return {
+            "image_id": image_id,
+            "prediction": self.text,
+            "new_tokens": self.new_tokens,
+            "runaway": self.runaway,
+            "confidence": self.confidence,
+        }
 
 
 def metadata_file(side: str, processed: Path = PROCESSED) -> Path:

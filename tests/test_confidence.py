@@ -8,10 +8,10 @@ import pytest
 from validation_set import read_predictions, read_validation_lines, write_predictions, write_validation_set
 
 from ownhand.evaluation.confidence import calibrate, rank_correlation, review, summarise_confidence
-from ownhand.evaluation.readings import Line
+from ownhand.evaluation.readings import ScoredLine
 
 
-def lines_with(root: Path, errors_and_confidences: list[tuple[int, float]]) -> list[Line]:
+def lines_with(root: Path, errors_and_confidences: list[tuple[int, float]]) -> list[ScoredLine]:
     """Lines of ten characters with so many of them wrong, and the adapter's confidence."""
     rows = [("p1", "абвгдежзик", "", "X" * errors + "абвгдежзик"[errors:]) for errors, _ in errors_and_confidences]
     write_validation_set(root, rows)

@@ -15,9 +15,8 @@ from ownhand.correction import proposals as module
 from ownhand.correction.proposals import Proposal, Proposals, Reader, open_model, read_evaluation
 from ownhand.correction.queue import Lines
 from ownhand.errors import Refusal
-from ownhand.model.decoding import Reading
 from ownhand.params import ModelParams, PrepareParams, read_params
-from ownhand.samples import Sample, write_metadata
+from ownhand.samples import Reading, Sample, write_metadata
 
 
 @pytest.fixture

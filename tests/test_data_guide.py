@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from demo.drawing import Hand, draw_line
-from ownhand.dataset.preparation import prepare
 from ownhand.ground_truth.matching import FORMATS, read_ground_truth
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import read_params
+from stages.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"

@@ -8,10 +8,10 @@ from validation_set import read_validation_lines, write_validation_set
 
 from ownhand.evaluation.examples import CONTEXT, Example, Spot, find_examples
 from ownhand.evaluation.metrics import count_confusions
-from ownhand.evaluation.readings import Line
+from ownhand.evaluation.readings import ScoredLine
 
 
-def examples_of(root: Path, rows: list[tuple[str, str]]) -> tuple[list[Line], list[Example]]:
+def examples_of(root: Path, rows: list[tuple[str, str]]) -> tuple[list[ScoredLine], list[Example]]:
     lines = read_validation_lines(write_validation_set(root, [("p1", truth, "", read) for truth, read in rows]))
     return lines, find_examples(lines, count_confusions(rows))
 

@@ -39,7 +39,7 @@ def test_rows_become_samples_in_their_order(tmp_path: Path) -> None:
     truth = read(
         tmp_path, ["b.jpg", "sub/стр 1 🙂.png"], "b.jpg,два,p1,Аня\nsub/стр 1 🙂.png,раз,,\n", "file,text,page,hand"
     )
-    assert [(s.name, s.text, s.page, s.hand, s.row) for s in truth.samples] == [
+    assert [(s.filename, s.text, s.page, s.hand, s.row) for s in truth.samples] == [
         ("b.jpg", "два", "p1", "Аня", 2),
         ("sub/стр 1 🙂.png", "раз", "", "", 3),
     ]
@@ -121,7 +121,7 @@ def test_paths_that_leave_the_folder_are_rejected_as_outside(tmp_path: Path, pat
 
 def test_paths_inside_the_folder_may_be_written_in_other_ways(tmp_path: Path) -> None:
     truth = read(tmp_path, ["sub/a.jpg", "b.jpg"], "sub\\a.jpg,да\nsub/../b.jpg,нет\n")
-    assert [sample.name for sample in truth.samples] == ["sub/a.jpg", "b.jpg"]
+    assert [sample.filename for sample in truth.samples] == ["sub/a.jpg", "b.jpg"]
 
 
 def link(path: Path, target: Path) -> None:
@@ -138,7 +138,7 @@ def test_links_that_leave_the_folder_are_rejected_as_outside(tmp_path: Path) -> 
     link(raw / "link.jpg", tmp_path / "secret/x.jpg")
     link(raw / "folder", tmp_path / "secret")
     truth = read_ground_truth(raw, "utf-8")
-    assert [sample.name for sample in truth.samples] == ["a.jpg"]
+    assert [sample.filename for sample in truth.samples] == ["a.jpg"]
     assert [(r.row, r.kind) for r in truth.rejections] == [(3, "outside data/raw"), (4, "outside data/raw")]
 
 
@@ -147,7 +147,7 @@ def test_links_inside_the_folder_are_read_as_files_and_not_walked_as_folders(tmp
     link(raw / "same.jpg", raw / "sub/a.jpg")
     link(raw / "folder", raw / "sub")
     truth = read_ground_truth(raw, "utf-8")
-    assert [sample.name for sample in truth.samples] == ["same.jpg"]
+    assert [sample.filename for sample in truth.samples] == ["same.jpg"]
     assert [r.kind for r in truth.rejections if r.counted] == ["link that is not followed"]
 
 
@@ -162,7 +162,7 @@ def test_files_that_are_no_pictures_may_clash(tmp_path: Path) -> None:
 
 def test_another_letter_case_finds_the_file_and_is_noted(tmp_path: Path) -> None:
     truth = read(tmp_path, ["IMG_1.JPG"], "img_1.jpg,да\n")
-    assert truth.samples[0].name == "IMG_1.JPG"
+    assert truth.samples[0].filename == "IMG_1.JPG"
     assert truth.notes[0] == "1 row(s) write their file name in another letter case"
 
 
@@ -266,7 +266,7 @@ def test_every_format_keeps_texts_exactly_and_names_rows_that_differ(truth_of: R
     files = [f"sub/стр {number}.jpg" for number in range(len(written))]
     truth = truth_of(files, list(zip(files, written, strict=True)))
     assert [sample.text for sample in truth.samples] == [*written[:-1], "мой «Ёж» 🙂"]
-    assert [plain(sample.name) for sample in truth.samples] == files
+    assert [plain(sample.filename) for sample in truth.samples] == files
     assert len({sample.row for sample in truth.samples}) == truth.rows == truth.images == len(files)
     assert truth.rejections == []
 
@@ -295,7 +295,7 @@ def test_every_format_lists_pictures_that_it_does_not_name(truth_of: Reader) -> 
 
 def test_every_format_settles_pictures_that_are_named_twice(truth_of: Reader) -> None:
     truth = truth_of(["a.jpg", "b.jpg"], [("a.jpg", "е\u0308ж"), ("a.jpg", "ёж "), ("b.jpg", "да"), ("b.jpg", "нет")])
-    assert [(plain(sample.name), sample.text) for sample in truth.samples] == [("a.jpg", "ёж")]
+    assert [(plain(sample.filename), sample.text) for sample in truth.samples] == [("a.jpg", "ёж")]
     assert sorted((plain(r.file), r.kind, r.counted) for r in truth.rejections) == [
         ("a.jpg", "repeated", False),
         ("b.jpg", "named twice with different texts", True),
@@ -309,7 +309,7 @@ def test_every_format_matches_names_by_normal_form_and_letter_case(
 ) -> None:
     stored, named = unicodedata.normalize(on_disk, "Ёлка й.JPG"), unicodedata.normalize(written, "ёлка Й.jpg")
     truth = truth_of([stored, "b.jpg"], [(named, "да"), ("b.jpg", "нет")])
-    assert {plain(sample.name): sample.text for sample in truth.samples} == {"Ёлка й.JPG": "да", "b.jpg": "нет"}
+    assert {plain(sample.filename): sample.text for sample in truth.samples} == {"Ёлка й.JPG": "да", "b.jpg": "нет"}
     assert [sample.path.is_file() for sample in truth.samples] == [True, True]
 
 
@@ -320,7 +320,7 @@ def test_no_format_reads_files_outside_the_folder(truth_of: Reader, tmp_path: Pa
         truth = truth_of(["a.jpg"], [("a.jpg", "да"), *((name, "нет") for name in names)])
     except OSError:
         pytest.skip("this system has no such file names")
-    assert [plain(sample.name) for sample in truth.samples] == ["a.jpg"]
+    assert [plain(sample.filename) for sample in truth.samples] == ["a.jpg"]
     if truth.source.startswith(".txt"):  # these name nothing: what lies outside is never seen
         return
     assert [r.kind for r in truth.rejections] == ["outside data/raw"] * len(names)
@@ -331,7 +331,7 @@ def test_no_format_follows_links_out_of_the_folder(truth_of: Reader, tmp_path: P
     write_file(tmp_path / "raw/a.jpg", "")
     link(tmp_path / "raw/link.jpg", tmp_path / "x.jpg")
     truth = truth_of([], [("a.jpg", "да"), ("link.jpg", "нет")])
-    assert [plain(sample.name) for sample in truth.samples] == ["a.jpg"]
+    assert [plain(sample.filename) for sample in truth.samples] == ["a.jpg"]
     (rejection,) = truth.rejections
     assert rejection.kind in ("outside data/raw", "image not found")
 

@@ -32,6 +32,7 @@ LAYERS = (
     {
         "errors.py",
         "files.py",
+        "folders.py",
         "text.py",
         "params.py",
         "presets.py",

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from ownhand import images
-from ownhand.images import ImageLimits, UnreadableImage, find_files, find_unfit_files, open_image, paper_colour
+from ownhand.folders import find_files, find_unfit_files
+from ownhand.images import ImageLimits, UnreadableImage, open_image, paper_colour
 
 LIMITS = ImageLimits(max_side_px=400, min_side_px=8, max_pixels=1_000_000, max_aspect=20.0)
 WHITE, RED = (255, 255, 255), (255, 0, 0)

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from ownhand import images
-from ownhand.dataset.preparation import prepare
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import read_params
 from ownhand.samples import read_metadata
+from stages.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
 
@@ -133,7 +133,7 @@ def test_of_500_good_pictures_and_everything_bad_500_are_accepted_and_each_bad_o
     limit = SequenceLimit.of(shipped.model_copy(update={"model": model}))
     base = replace(limit.base, tokenizer=WithoutYo(limit.base.tokenizer))  # type: ignore[arg-type]
     limit = replace(limit, base=base)
-    summary = prepare(raw, tmp_path / "processed", tmp_path, shipped.prepare, limit, workers=1)
+    summary = prepare(raw, tmp_path / "processed", tmp_path, shipped.prepare, limit)
 
     assert sum(summary.samples.values()) == len(read_metadata(tmp_path / "processed")) == 500
     with (tmp_path / "rejected.csv").open(encoding="utf-8", newline="") as file:

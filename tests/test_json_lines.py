@@ -56,7 +56,7 @@ def read(folder: Path, *rows: Any, files: tuple[str, ...] = ("a.jpg", "b.jpg")) 
 )
 def test_every_layout_gives_picture_and_text(tmp_path: Path, row: dict[str, Any]) -> None:
     truth = read(tmp_path, row)
-    assert [(s.name, s.text, s.page, s.hand, s.row) for s in truth.samples] == [("a.jpg", "Ёж", "", "", 1)]
+    assert [(s.filename, s.text, s.page, s.hand, s.row) for s in truth.samples] == [("a.jpg", "Ёж", "", "", 1)]
     assert truth.source == "JSON lines from lines.jsonl"
 
 
@@ -82,7 +82,7 @@ def test_names_count_from_the_file_or_from_the_folder_of_all(tmp_path: Path) -> 
         (tmp_path / name).touch()
     rows = '{"image": "a.jpg", "text": "раз"}\n{"image": "b.jpg", "text": "два"}\n'
     (tmp_path / "set/x.jsonl").write_text(rows, encoding="utf-8")
-    assert [sample.name for sample in read_ground_truth(tmp_path, "utf-8").samples] == ["set/a.jpg", "b.jpg"]
+    assert [sample.filename for sample in read_ground_truth(tmp_path, "utf-8").samples] == ["set/a.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_row_that_is_not_one_picture_with_one_text_is_rejected_and_the_others_
     tmp_path: Path, row: Any, reason: str
 ) -> None:
     truth = read(tmp_path, row, {"image": "b.jpg", "text": "два"})
-    assert [sample.name for sample in truth.samples] == ["b.jpg"]
+    assert [sample.filename for sample in truth.samples] == ["b.jpg"]
     rejection = truth.rejections[0]
     assert (rejection.row, rejection.kind, rejection.counted) == (1, "broken row", True)
     assert reason in rejection.reason

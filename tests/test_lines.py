@@ -16,10 +16,11 @@ from benchmarks.line_finding import Counts, compare
 from demo.pages import Conditions, DrawnPage, draw_page
 from ownhand.dataset.conversion import OpenPage
 from ownhand.errors import Refusal
+from ownhand.folders import find_files
 from ownhand.ground_truth.alto_xml import FORMAT as ALTO
 from ownhand.ground_truth.page_xml import FORMAT as PAGE
 from ownhand.ground_truth.records import Record
-from ownhand.images import ImageLimits, find_files
+from ownhand.images import ImageLimits
 from ownhand.pages.detector import MISSING, load_detector
 from ownhand.pages.geometry import FoundLine, TurnedPage, trace_lines
 from ownhand.pages.ink import measure_ink

@@ -15,11 +15,11 @@ from ownhand.ground_truth.alto_xml import read_page as read_alto
 from ownhand.ground_truth.page_files import TranscribedPage, descendants
 from ownhand.ground_truth.page_xml import read_page as read_page_xml
 from ownhand.images import ImageLimits
-from ownhand.model.decoding import Reading
 from ownhand.pages.alto_xml import write_alto_xml
 from ownhand.pages.geometry import FoundLine
 from ownhand.pages.page_xml import Block, Page, PageLine, write_page_xml
 from ownhand.pages.reading import ReadPage, place_of, read_pages, write_page
+from ownhand.samples import Reading
 
 LIMITS = ImageLimits(max_side_px=400, min_side_px=4, max_pixels=1_000_000, max_aspect=50)
 SIZE = (200, 120)

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 from demo import pages
 from demo.pages import Conditions, DrawnPage, as_page, draw_page, read_texts
 from ownhand.errors import Refusal
+from ownhand.folders import find_files
 from ownhand.ground_truth.page_xml import FORMAT
-from ownhand.images import find_files
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"

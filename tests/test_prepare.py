@@ -20,14 +20,13 @@ import stages.prepare
 from demo.drawing import Hand, draw_line
 from ownhand.correction.queue import Lines
 from ownhand.correction.store import Store
-from ownhand.dataset.preparation import Summary, name_pages, prepare
 from ownhand.dataset.splits import SplitError
 from ownhand.errors import Refusal, run_stage
-from ownhand.ground_truth.matching import TranscribedImage
-from ownhand.ground_truth.records import GroundTruthError
+from ownhand.ground_truth.records import GroundTruthError, Record
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import PrepareParams, read_params
 from ownhand.samples import metadata_file, read_metadata, write_metadata
+from stages.prepare import Summary, name_pages, prepare
 
 ROOT = Path(__file__).parent.parent
 FONT = ROOT / "demo/fonts/demo_hand/bad-script-regular.woff2"
@@ -505,8 +504,8 @@ def test_names_that_were_alike_once_converted_do_not_overwrite_each_other(raw: P
     assert len({sample["sha256"] for sample in metadata(raw)}) == 16
 
 
-def transcribed(name: str, page: str = "") -> TranscribedImage:
-    return TranscribedImage(name, Path(name), "текст", page, "", 2)
+def transcribed(name: str, page: str = "") -> Record:
+    return Record(2, name, "текст", page)
 
 
 def test_a_sample_without_a_page_is_its_own_page() -> None:

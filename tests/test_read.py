@@ -16,9 +16,9 @@ from conftest import edit_params
 from PIL import Image
 
 from ownhand.errors import Refusal
-from ownhand.model.decoding import Reading
 from ownhand.params import read_params
 from ownhand.read import How, Reader, expand, read
+from ownhand.samples import Reading
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_an_unreadable_folder_is_named_and_the_rest_is_read(
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return scandir(path)
 
-    monkeypatch.setattr("ownhand.images.os.scandir", lock)
+    monkeypatch.setattr("ownhand.folders.os.scandir", lock)
     assert read([str(folder)], read_params(), None, How("jsonl")) == 1
     captured = capsys.readouterr()
     assert [Path(json.loads(line)["path"]).name for line in captured.out.splitlines()] == ["1 large.png", "3 small.png"]

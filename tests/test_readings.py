@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,11 @@ import validation_set
 from validation_set import read_predictions, write_predictions, write_validation_set
 
 from ownhand.errors import Refusal
-from ownhand.evaluation.readings import READERS, Line, read_lines
-from ownhand.samples import Sample, read_metadata
+from ownhand.evaluation.readings import READERS, ScoredLine, read_lines
+from ownhand.samples import read_metadata
 
 
-def read(root: Path) -> list[Line]:
+def read(root: Path) -> list[ScoredLine]:
     files = {reader: root / f"data/predictions/{reader}.jsonl" for reader in READERS}
     return read_lines(read_metadata(root / "data/processed"), files)
 
@@ -21,7 +22,7 @@ def read(root: Path) -> list[Line]:
 def test_validation_lines_come_with_both_readings_and_training_lines_do_not(tmp_path: Path) -> None:
     lines = read(write_validation_set(tmp_path))
     assert [line.sample.image_id for line in lines] == ["00002", "00003", "00004", "00005"]
-    assert lines[0].base.score.character_errors == 2 and lines[0].adapter.score.exact
+    assert lines[0].scores["base"].character_errors == 2 and lines[0].scores["adapter"].exact
     assert lines[3].base.runaway and not lines[3].adapter.runaway
 
 
@@ -68,7 +69,7 @@ def test_a_missing_file_names_the_stage_that_writes_it(tmp_path: Path) -> None:
 
 def test_an_unusual_line_separator_inside_a_prediction_does_not_split_it(tmp_path: Path) -> None:
     write_validation_set(tmp_path, [("p1", "a b", "a\u2028b", "a\u0085b")])
-    assert [reader.score.exact for reader in (read(tmp_path)[0].base, read(tmp_path)[0].adapter)] == [True, True]
+    assert all(score.exact for score in read(tmp_path)[0].scores.values())
 
 
 def test_metadata_without_validation_samples_is_refused(tmp_path: Path) -> None:
@@ -79,8 +80,5 @@ def test_metadata_without_validation_samples_is_refused(tmp_path: Path) -> None:
 
 def test_equal_page_names_of_two_hands_are_two_pages(tmp_path: Path) -> None:
     line = read(write_validation_set(tmp_path))[0]
-    names = {
-        Line(Sample(**{**vars(line.sample), "hand": hand}), line.base, line.adapter).page
-        for hand in ("", "Анна", "Пётр")
-    }
+    names = {replace(line, sample=replace(line.sample, hand=hand)).page for hand in ("", "Анна", "Пётр")}
     assert len(names) == 3

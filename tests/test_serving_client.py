@@ -19,7 +19,7 @@ from PIL import Image
 
 from ownhand import serving_client
 from ownhand.errors import Refusal
-from ownhand.evaluation.readings import PlainPrediction, read_predictions
+from ownhand.evaluation.readings import read_predictions
 from ownhand.images import ImageLimits
 from ownhand.params import read_params
 from ownhand.serving_client import Server, in_parallel, read_by_server, read_served
@@ -115,8 +115,8 @@ def test_pictures_become_a_prediction_file(
 ) -> None:
     out = tmp_path / "out.jsonl"
     assert read_by_server(photographs, 12, server(stand_in.url), LIMITS, out, 3) == 0
-    found = read_predictions(out, [image_id for image_id, _ in photographs], PlainPrediction, "")
-    assert {key: row.prediction for key, row in found.items()} == {key: f"строка {key}" for key, _ in photographs}
+    found = read_predictions(out, [image_id for image_id, _ in photographs], "")
+    assert {key: row.text for key, row in found.items()} == {key: f"строка {key}" for key, _ in photographs}
     assert 1 < stand_in.most_open <= 3
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from validation_set import ROWS, read_validation_lines, write_validation_set
 
-from ownhand.evaluation.readings import Line
+from ownhand.evaluation.readings import ScoredLine
 from ownhand.evaluation.tables import (
     by_hand,
     by_length,
@@ -23,15 +23,15 @@ MIXED = (*ROWS, ("p4", "Mac и «Ёлка» 42", "Мас u Елка 4", "Mac и 
 
 
 @pytest.fixture
-def lines(tmp_path: Path) -> list[Line]:
+def lines(tmp_path: Path) -> list[ScoredLine]:
     return read_validation_lines(write_validation_set(tmp_path, MIXED))
 
 
-def errors_of(lines: list[Line], reader: str) -> int:
-    return sum(line.readings[reader].score.character_errors for line in lines)
+def errors_of(lines: list[ScoredLine], reader: str) -> int:
+    return sum(line.scores[reader].character_errors for line in lines)
 
 
-def test_scripts_add_up_to_the_errors_and_characters_of_the_cer(lines: list[Line]) -> None:
+def test_scripts_add_up_to_the_errors_and_characters_of_the_cer(lines: list[ScoredLine]) -> None:
     rows = by_script(lines)
     assert sum(row["characters"] for row in rows) == sum(line.characters for line in lines)
     for reader in ("base", "adapter"):
@@ -55,7 +55,7 @@ def test_a_cluster_belongs_to_the_script_of_its_letter(cluster: str, script: str
     assert script_of(cluster) == script
 
 
-def test_pages_hands_and_lengths_add_up_to_all_lines_and_characters(lines: list[Line]) -> None:
+def test_pages_hands_and_lengths_add_up_to_all_lines_and_characters(lines: list[ScoredLine]) -> None:
     for rows in (by_page(lines), by_hand(lines), by_length(lines)):
         assert sum(row["lines"] for row in rows) == len(lines)
         assert sum(row["characters"] for row in rows) == sum(line.characters for line in lines)
@@ -64,7 +64,7 @@ def test_pages_hands_and_lengths_add_up_to_all_lines_and_characters(lines: list[
             assert errors == pytest.approx(errors_of(lines, reader))
 
 
-def test_the_worst_page_of_the_adapter_comes_first(lines: list[Line]) -> None:
+def test_the_worst_page_of_the_adapter_comes_first(lines: list[ScoredLine]) -> None:
     rates = [row["adapter_cer"] for row in by_page(lines)]
     assert rates == sorted(rates, reverse=True) and rates[0] > 0
 

@@ -18,7 +18,7 @@ def read(folder: Path, files: dict[str, str]) -> GroundTruth:
 
 
 def texts(truth: GroundTruth) -> dict[str, str]:
-    return {sample.name: sample.text for sample in truth.samples}
+    return {sample.filename: sample.text for sample in truth.samples}
 
 
 def test_tesstrain_and_kraken_lines_are_read_without_the_line_break_at_their_end(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from ownhand.model.decoding import Reading
 from ownhand.params import TranscribeParams
-from ownhand.samples import Sample
+from ownhand.samples import Reading, Sample
 from ownhand.vision.probes import printed_lines
 from stages import transcribe
 

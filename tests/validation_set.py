@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from ownhand.evaluation.readings import READERS, Line, read_lines
+from ownhand.evaluation.readings import READERS, ScoredLine, read_lines
 from ownhand.params import EvaluateParams
 from ownhand.samples import Sample, read_metadata, write_metadata
 
@@ -94,7 +94,7 @@ def write_cross_validation(root: Path, folds: int, read_in_training: str = "trai
     return root
 
 
-def read_validation_lines(root: Path) -> list[Line]:
+def read_validation_lines(root: Path) -> list[ScoredLine]:
     files = {reader: root / f"data/predictions/{reader}.jsonl" for reader in READERS}
     return read_lines(read_metadata(root / "data/processed"), files)
 

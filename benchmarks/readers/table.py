@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.readers.peers import Training
 from ownhand.errors import Refusal
-from ownhand.evaluation.readings import Line
+from ownhand.evaluation.readings import ScoredLine
 from ownhand.evaluation.summary import Rate
 from ownhand.evaluation.uncertainty import Interval
 from ownhand.files import write_text
@@ -28,7 +28,7 @@ class Peer:
 
 
 def make_table(
-    lines: Sequence[Line],
+    lines: Sequence[ScoredLine],
     rates: Sequence[Rate],
     peers: Sequence[Peer],
     confidence_level: float,

@@ -14,7 +14,7 @@ from ownhand.checks.lengths import Lengths, look_at_characters, measure_lengths
 from ownhand.checks.machine import gather_environment
 from ownhand.checks.overfit import check_overfit, choose_lines, overfit
 from ownhand.checks.samples import SampleFacts, check_samples, find_missing, read_rejections
-from ownhand.images import find_unfit_files
+from ownhand.folders import find_unfit_files
 from ownhand.model.fit import SequenceLimit
 from ownhand.params import Params
 from ownhand.runtime import DTYPES, set_up

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 from pydantic import BaseModel as Schema
@@ -29,11 +28,8 @@ from ownhand.files import AppendedLines, read_table, write_text
 from ownhand.ground_truth.regions import Region
 from ownhand.images import ImageLimits, UnreadableImage
 from ownhand.params import Params, PrepareParams
-from ownhand.samples import PROCESSED, read_metadata
+from ownhand.samples import PROCESSED, Reading, read_metadata
 from ownhand.text import clean_transcription, is_blank
-
-if TYPE_CHECKING:  # torch behind it takes seconds, and the page opens without it
-    from ownhand.model.decoding import Reading
 
 PROPOSALS = "proposals.jsonl"
 LINES_CSV = Path("metrics/lines.csv")  # what `evaluate` writes

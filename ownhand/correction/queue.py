@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ownhand.errors import Refusal
 from ownhand.files import write_text
+from ownhand.folders import FoundFiles, find_files
 from ownhand.ground_truth.alto_xml import FORMAT as ALTO_XML
 from ownhand.ground_truth.annotations import FORMAT as ANNOTATIONS
 from ownhand.ground_truth.annotations import WORKBOOK
@@ -25,7 +26,7 @@ from ownhand.ground_truth.regions import Region
 from ownhand.ground_truth.set_aside import NAME as SET_ASIDE
 from ownhand.ground_truth.set_aside import read_set_aside
 from ownhand.ground_truth.text_files import FORMAT as TEXT_FILES
-from ownhand.images import FoundFiles, find_files, has_image_suffix
+from ownhand.images import has_image_suffix
 from ownhand.text import is_blank
 
 WRITABLE = (ANNOTATIONS, TEXT_FILES, PAGE_XML, ALTO_XML)
@@ -45,7 +46,7 @@ Stamp = tuple[int, int, int]  # size, time of change (ns) and inode: what DVC an
 class Line:
     """A line of a page, or a picture that is one. All but number and name change when the ground truth does.
 
-    number: its own while the program runs; name: as in TranscribedImage; picture: the name of the file that shows it;
+    number: its own while the program runs; name: as a record's filename; picture: the name of the file that shows it;
     text: the transcription, "" while there is none; source: name and path of the file in which it stands or is to
     stand, None where there is no such file yet; row: where in it, None while nowhere; line_id: of a line of a page;
     position: among the records; place: in the order of the pages; why: the reason for which it was set aside; label:
@@ -171,10 +172,10 @@ class Lines:
         for position, image in enumerate(truth.samples):
             if self.form in PAGES and image.region is None:  # its file holds no line
                 continue
-            line = self._line(image.name, image.path, names[image.path])
+            line = self._line(image.filename, image.path, names[image.path])
             line.region, line.position = image.region, position
             line.text = "" if image.text == WAITS else image.text
-            line.line_id = image.name[len(line.picture) + 1 :]
+            line.line_id = image.line
             source = own[0][0] if self.form.single else str(image.row).removesuffix(f"#{line.line_id}")
             line.source = source, sources[source]
             line.row = image.row if isinstance(image.row, int) else None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ownhand.evaluation.metrics import micro_average
-from ownhand.evaluation.readings import Line
+from ownhand.evaluation.readings import ScoredLine
 
 MIN_LINES = 10  # with fewer, neither a correlation nor a group of lines says anything
 GROUPS, MIN_GROUP = 8, 5  # groups of the calibration at most, and lines in each at least
@@ -23,7 +23,7 @@ BUDGETS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)  # shares of the lines
 BUDGETS_MEASURED = (0.1, 0.2, 0.5)  # of them, those in summary.json
 
 
-def calibrate(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def calibrate(lines: Sequence[ScoredLine]) -> list[dict[str, Any]]:
     """The adapter's lines in groups of (nearly) equal size by confidence, least certain first.
 
     Per group the range and the mean of the confidence, the number of lines, the CER, and the line CERs' quartiles. An
@@ -38,7 +38,7 @@ def calibrate(lines: Sequence[Line]) -> list[dict[str, Any]]:
     for start, end in itertools.pairwise(ends):
         own = ordered[start:end]
         confidences = [line.adapter.confidence for line in own]
-        quartiles = np.quantile([line.adapter.score.cer for line in own], [0.25, 0.75])
+        quartiles = np.quantile([line.scores["adapter"].cer for line in own], [0.25, 0.75])
         rows.append(
             {
                 "confidence_from": confidences[0],
@@ -53,7 +53,7 @@ def calibrate(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return rows
 
 
-def review(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def review(lines: Sequence[ScoredLine]) -> list[dict[str, Any]]:
     """Per budget (share of the lines a person checks and corrects, rounded up to whole lines) the CER that is left.
 
     `cer`: the least certain lines are checked; `cer_any_order`: expected when lines are checked in any order;
@@ -63,7 +63,7 @@ def review(lines: Sequence[Line]) -> list[dict[str, Any]]:
     if len(lines) < MIN_LINES:
         return []
     n = sum(line.characters for line in lines)
-    by_confidence = [line.adapter.score.character_errors for line in _least_certain_first(lines)]
+    by_confidence = [line.scores["adapter"].character_errors for line in _least_certain_first(lines)]
     by_errors = sorted(by_confidence, reverse=True)
     errors = sum(by_confidence)
     rows = []
@@ -83,7 +83,7 @@ def review(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return rows
 
 
-def summarise_confidence(lines: Sequence[Line]) -> dict[str, float | None]:
+def summarise_confidence(lines: Sequence[ScoredLine]) -> dict[str, float | None]:
     """For summary.json: the rank correlation, the calibration error, and the CER left at some review budgets.
 
     rank_correlation: Spearman's, of confidence and line CER; -1 is a perfect guide, 0 none; None where all lines have
@@ -94,7 +94,7 @@ def summarise_confidence(lines: Sequence[Line]) -> dict[str, float | None]:
     gaps = [row["lines"] * abs(row["confidence"] - (1 - row["cer"])) for row in groups]
     return {
         "rank_correlation": rank_correlation(
-            [line.adapter.confidence for line in lines], [line.adapter.score.cer for line in lines]
+            [line.adapter.confidence for line in lines], [line.scores["adapter"].cer for line in lines]
         )
         if groups
         else None,
@@ -118,9 +118,9 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return ranks
 
 
-def _least_certain_first(lines: Sequence[Line]) -> list[Line]:
+def _least_certain_first(lines: Sequence[ScoredLine]) -> list[ScoredLine]:
     return sorted(lines, key=lambda line: (line.adapter.confidence, line.sample.image_id))
 
 
-def _cer(lines: Sequence[Line]) -> float:
-    return micro_average((line.adapter.score.character_errors, line.characters) for line in lines)
+def _cer(lines: Sequence[ScoredLine]) -> float:
+    return micro_average((line.scores["adapter"].character_errors, line.characters) for line in lines)

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from ownhand.dataset.repeats import find_trained
 from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import micro_average
-from ownhand.evaluation.readings import READERS, Line, read_lines
+from ownhand.evaluation.readings import READERS, ScoredLine, read_lines
 from ownhand.evaluation.summary import Rate, compare_rates, summarise
 from ownhand.files import read_json
 from ownhand.params import EvaluateParams
@@ -67,7 +67,7 @@ class Folds(Schema):
 class CrossValidation:
     """All lines with their readings, the rates over them, and the records of the folds in their order."""
 
-    lines: list[Line]
+    lines: list[ScoredLine]
     rates: list[Rate]
     records: list[Fold]
 
@@ -76,7 +76,7 @@ class CrossValidation:
         """The fold in which each image was held out."""
         return {image_id: record.fold for record in self.records for image_id in record.held_out}
 
-    def lines_of(self, record: Fold) -> list[Line]:
+    def lines_of(self, record: Fold) -> list[ScoredLine]:
         """The lines that were held out in a fold."""
         own = set(record.held_out)
         return [line for line in self.lines if line.sample.image_id in own]
@@ -108,7 +108,7 @@ def read_cross_validation(root: Path, samples: Sequence[Sample], params: Evaluat
     return CrossValidation(lines, compare_rates(lines, params), found.records)
 
 
-def _mark_trained(lines: Sequence[Line], records: Sequence[Fold]) -> list[Line]:
+def _mark_trained(lines: Sequence[ScoredLine], records: Sequence[Fold]) -> list[ScoredLine]:
     """The lines with what was trained on in the fold that held each of them out."""
     text_of = {line.sample.image_id: line.sample.text for line in lines}
     trained: dict[str, bool] = {}
@@ -152,7 +152,7 @@ def by_fold(found: CrossValidation) -> list[dict[str, Any]]:
             "optimizer_steps": record.optimizer_steps,
         }
         for reader in READERS:
-            scores = [line.readings[reader].score for line in lines]
+            scores = [line.scores[reader] for line in lines]
             row[f"{reader}_cer"] = micro_average((score.character_errors, score.characters) for score in scores)
         rows.append(row | {"val_loss_before": record.val_loss_before, "val_loss": record.val_loss})
     return rows

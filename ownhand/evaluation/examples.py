@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ownhand.evaluation.metrics import Edit, align
-from ownhand.evaluation.readings import Line
+from ownhand.evaluation.readings import ScoredLine
 
 CONTEXT = 16  # characters shown on each side of the spot
 
@@ -29,19 +29,19 @@ class Example:
     written: str
     read: str
     times: int
-    line: Line
+    line: ScoredLine
     truth: Spot
     prediction: Spot
 
 
-def find_examples(lines: Sequence[Line], confusions: Sequence[tuple[str, str, int]]) -> list[Example]:
+def find_examples(lines: Sequence[ScoredLine], confusions: Sequence[tuple[str, str, int]]) -> list[Example]:
     """One example for each of `confusions` (written, read, times), in their order, of the adapter.
 
     The line is the one that was read best otherwise, where the spot is easiest to find; another confusion's line is
     taken again only when there is no other.
     """
-    ordered = sorted(lines, key=lambda line: (line.adapter.score.cer, line.sample.image_id))
-    places: dict[tuple[str, str], list[tuple[Line, list[Edit], int, int]]] = {
+    ordered = sorted(lines, key=lambda line: (line.scores["adapter"].cer, line.sample.image_id))
+    places: dict[tuple[str, str], list[tuple[ScoredLine, list[Edit], int, int]]] = {
         (written, read): [] for written, read, _ in confusions
     }
     for line in ordered:

@@ -12,7 +12,6 @@ from ownhand.errors import Refusal
 from ownhand.evaluation.readings import (
     OTHERS_REMEDY,
     READERS,
-    PlainPrediction,
     own_files,
     read_lines,
     read_predictions,
@@ -40,7 +39,7 @@ def keep_predictions(root: Path, path: Path, name: str) -> None:
     """Take another reader's prediction file into data/others; Refusal when it does not fit the validation lines."""
     _check_name(name, path)
     image_ids = [sample.image_id for sample in read_metadata(root / PROCESSED, ["val"])]
-    read_predictions(path, image_ids, PlainPrediction, OTHERS_REMEDY)
+    read_predictions(path, image_ids, OTHERS_REMEDY)
     write_text(root / OTHERS / f"{name}.jsonl", read_text(path))
 
 

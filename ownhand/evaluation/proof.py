@@ -16,7 +16,7 @@ from pydantic import ConfigDict, ValidationError
 
 from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import count_character_errors, micro_average
-from ownhand.evaluation.readings import Line
+from ownhand.evaluation.readings import ScoredLine
 
 MIN_GAIN = 0.2  # the right picture must take away at least this share of the errors made with a wrong one
 MAX_LOSS = 0.1  # more than this added to the CER on printed lines is worth a warning
@@ -47,7 +47,9 @@ def read_probes(path: Path) -> list[ProbeReading]:
         raise Refusal(f"{path.as_posix()} cannot be read: {error.errors()[0]['msg']}; {remedy}") from None
 
 
-def summarise_probes(probes: Sequence[ProbeReading], lines: Sequence[Line]) -> dict[str, dict[str, float | int | None]]:
+def summarise_probes(
+    probes: Sequence[ProbeReading], lines: Sequence[ScoredLine]
+) -> dict[str, dict[str, float | int | None]]:
     """For summary.json: `reads` and `retention`.
 
     reads: the adapter's CER on n_lines validation lines with their own, with swapped and with blank pictures;
@@ -60,7 +62,7 @@ def summarise_probes(probes: Sequence[ProbeReading], lines: Sequence[Line]) -> d
         return micro_average(count_character_errors(r.truth, r.prediction) for r in found) if found else None
 
     probed = {probe.image_id for probe in probes if probe.probe == "blank"}
-    own = [line.adapter.score for line in lines if line.sample.image_id in probed]
+    own = [line.scores["adapter"] for line in lines if line.sample.image_id in probed]
     base, adapter = cer("printed", "base"), cer("printed")
     return {
         "reads": {

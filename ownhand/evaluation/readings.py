@@ -6,12 +6,10 @@ better than it is.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from pydantic import BaseModel as Schema
 from pydantic import ConfigDict, Field, ValidationError
@@ -19,7 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from ownhand.dataset.repeats import find_trained
 from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import Score, score
-from ownhand.samples import Sample
+from ownhand.samples import Reading, Sample
 
 READERS = ("base", "adapter")
 PREDICTIONS = Path("data/predictions")
@@ -28,7 +26,7 @@ OTHERS_REMEDY = "make the file as data/others/README.md says, or remove it"
 SHOWN = 20  # ids, or lines that cannot be read, in one message
 
 
-class PlainPrediction(Schema):
+class _Row(Schema):
     """One line of another reader's prediction file; what else stands there is ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
@@ -36,15 +34,21 @@ class PlainPrediction(Schema):
     image_id: str
     prediction: str
 
+    def reading(self) -> Reading:
+        return Reading(self.prediction)
 
-class Prediction(PlainPrediction):
+
+class _OwnRow(_Row):
     """One line of a prediction file as `transcribe` writes it."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     new_tokens: int = Field(ge=0)
-    runaway: bool = Field(description="hit max_new_tokens or loops")
-    confidence: float = Field(ge=0, le=1, description="exp of the mean log-probability of the generated tokens")
+    runaway: bool
+    confidence: float = Field(ge=0, le=1)
+
+    def reading(self) -> Reading:
+        return Reading(self.prediction, self.new_tokens, self.runaway, self.confidence)
 
 
 def own_files(root: Path) -> dict[str, Path]:
@@ -53,38 +57,30 @@ def own_files(root: Path) -> dict[str, Path]:
 
 
 @dataclass(frozen=True)
-class ScoredReading:
-    """What a reader made of one line. Only base model and adapter say their confidence, and whether they ran away."""
+class ScoredLine:
+    """One validation sample, a line or a whole page, with what each reader read and the score of it.
 
-    text: str
-    score: Score
-    confidence: float = math.nan
-    runaway: bool = False
-
-
-@dataclass(frozen=True)
-class Line:
-    """One validation sample, a line or a whole page, with its transcription and its readings: base, adapter, others.
-
-    text_was_trained: whether its text was also trained on, in another picture, so that it could be recited.
+    readings, scores: by reader: base, adapter, then the others; text_was_trained: whether its text was also trained on,
+    in another picture, so that it could be recited.
     """
 
     sample: Sample
-    readings: Mapping[str, ScoredReading]
+    readings: Mapping[str, Reading]
+    scores: Mapping[str, Score]
     text_was_trained: bool = False
 
     @property
-    def base(self) -> ScoredReading:
+    def base(self) -> Reading:
         """That of the base model."""
         return self.readings["base"]
 
     @property
-    def adapter(self) -> ScoredReading:
+    def adapter(self) -> Reading:
         """That of the base model with the adapter."""
         return self.readings["adapter"]
 
     @property
-    def others(self) -> dict[str, ScoredReading]:
+    def others(self) -> dict[str, Reading]:
         """Those of other readers, by name."""
         return {name: reading for name, reading in self.readings.items() if name not in READERS}
 
@@ -96,35 +92,32 @@ class Line:
     @property
     def characters(self) -> int:
         """Grapheme clusters of the transcription."""
-        return self.base.score.characters
+        return self.scores["base"].characters
 
 
-def readers_of(lines: Sequence[Line]) -> tuple[str, ...]:
+def readers_of(lines: Sequence[ScoredLine]) -> tuple[str, ...]:
     """The names of all readers of these lines: base, adapter, then the others."""
     return tuple(lines[0].readings)
 
 
-def worst_first(lines: Sequence[Line]) -> list[Line]:
+def worst_first(lines: Sequence[ScoredLine]) -> list[ScoredLine]:
     """By the adapter's CER, then by its errors."""
     return sorted(
-        lines, key=lambda line: (-line.adapter.score.cer, -line.adapter.score.character_errors, line.sample.image_id)
+        lines,
+        key=lambda line: (-line.scores["adapter"].cer, -line.scores["adapter"].character_errors, line.sample.image_id),
     )
 
 
-AnyPrediction = TypeVar("AnyPrediction", bound=PlainPrediction)
+def read_predictions(path: Path, image_ids: Sequence[str], remedy: str, *, own: bool = False) -> dict[str, Reading]:
+    """The readings of a JSONL file by image id, exactly one for each of `image_ids`.
 
-
-def read_predictions(
-    path: Path, image_ids: Sequence[str], kind: type[AnyPrediction], remedy: str
-) -> dict[str, AnyPrediction]:
-    """The predictions of a JSONL file by image id, exactly one for each of `image_ids`.
-
-    `kind` is Prediction for the files of `transcribe`, PlainPrediction for those of others. Raises Refusal that lists
-    the lines which cannot be read and the missing, unknown and repeated ids, and names the `remedy`.
+    own: whether it must be as `transcribe` writes it. Raises Refusal that lists the lines which cannot be read and the
+    missing, unknown and repeated ids, and names the `remedy`.
     """
     if not path.exists():
         raise Refusal(f"{path.as_posix()} is missing; {remedy}")
-    predictions: list[AnyPrediction] = []
+    predictions: list[_Row] = []
+    kind = _OwnRow if own else _Row
     problems: list[str] = []
     for number, row in enumerate(read_text(path).split("\n"), start=1):
         if not row.strip():
@@ -148,7 +141,7 @@ def read_predictions(
             f"{path.as_posix()} does not fit the {len(image_ids)} validation line(s); "
             f"remedy: {remedy}\n  {_listed(problems, separator=chr(10) + '  ')}"
         )
-    return {prediction.image_id: prediction for prediction in predictions}
+    return {prediction.image_id: prediction.reading() for prediction in predictions}
 
 
 def read_text(path: Path) -> str:
@@ -168,7 +161,7 @@ def read_lines(
     files: Mapping[str, Path],
     other_files: Mapping[str, Path] | None = None,
     remedy: str = OWN_REMEDY,
-) -> list[Line]:
+) -> list[ScoredLine]:
     """The validation samples among `samples` with their scored readings, in their order; the others were trained on.
 
     `files` has one path for each of READERS, which `remedy` makes again; `other_files` has one for each other reader by
@@ -179,27 +172,23 @@ def read_lines(
         raise Refusal("data/processed/val/metadata.json has no validation sample; run `dvc repro prepare` again")
     image_ids = [sample.image_id for sample in validation]
     trained = [sample.text for sample in samples if sample.split == "train"]
-    predictions: dict[str, dict[str, Any]] = {}
+    read: dict[str, dict[str, Reading]] = {}
     problems: list[str] = []
     for reader, path in {**files, **(other_files or {})}.items():
-        kind, mends = (Prediction, remedy) if reader in READERS else (PlainPrediction, OTHERS_REMEDY)
+        own = reader in READERS
         try:
-            predictions[reader] = read_predictions(path, image_ids, kind, mends)
+            read[reader] = read_predictions(path, image_ids, remedy if own else OTHERS_REMEDY, own=own)
         except Refusal as refusal:
             problems.append(str(refusal))
     if problems:
         raise Refusal("\n".join(problems))
 
-    def reading(row: PlainPrediction, sample: Sample) -> ScoredReading:
-        scored = score(sample.text, row.prediction)
-        if isinstance(row, Prediction):
-            return ScoredReading(row.prediction, scored, row.confidence, row.runaway)
-        return ScoredReading(row.prediction, scored)
-
-    return [
-        Line(sample, {reader: reading(rows[sample.image_id], sample) for reader, rows in predictions.items()}, known)
-        for sample, known in zip(validation, find_trained([one.text for one in validation], trained), strict=True)
-    ]
+    lines = []
+    for sample, known in zip(validation, find_trained([one.text for one in validation], trained), strict=True):
+        readings = {reader: by_image[sample.image_id] for reader, by_image in read.items()}
+        scores = {reader: score(sample.text, reading.text) for reader, reading in readings.items()}
+        lines.append(ScoredLine(sample, readings, scores, known))
+    return lines
 
 
 def _listed(names: Sequence[str], separator: str = ", ") -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ownhand.evaluation.confidence import summarise_confidence
 from ownhand.evaluation.metrics import Score, micro_average
-from ownhand.evaluation.readings import READERS, Line, readers_of
+from ownhand.evaluation.readings import READERS, ScoredLine, readers_of
 from ownhand.evaluation.uncertainty import Interval, PairedRates, add_by_page, bootstrap, permutation_p_value
 from ownhand.params import EvaluateParams
 
@@ -45,7 +45,7 @@ class Rate:
     p_value: float | None
 
 
-def compare_rates(lines: Sequence[Line], params: EvaluateParams) -> list[Rate]:
+def compare_rates(lines: Sequence[ScoredLine], params: EvaluateParams) -> list[Rate]:
     """All rates of all readers, readers in their order, each with what the pages say about its uncertainty."""
     rates = [_compare(lines, reader, name, params) for reader in readers_of(lines) for name in RATES]
     unseen = [line for line in lines if not line.text_was_trained]
@@ -53,7 +53,7 @@ def compare_rates(lines: Sequence[Line], params: EvaluateParams) -> list[Rate]:
     return rates + [_compare(lines, reader, RUNAWAY, params) for reader in READERS]
 
 
-def _compare(lines: Sequence[Line], reader: str, name: str, params: EvaluateParams) -> Rate:
+def _compare(lines: Sequence[ScoredLine], reader: str, name: str, params: EvaluateParams) -> Rate:
     own, adapter = _counts(lines, reader, name), _counts(lines, "adapter", name)
     n = sum(count for _, count in own)
     value = micro_average(own) if n else None
@@ -74,13 +74,13 @@ def _compare(lines: Sequence[Line], reader: str, name: str, params: EvaluatePara
     return Rate(reader, name, value, intervals.reader, difference, intervals.difference, p_value)
 
 
-def _counts(lines: Sequence[Line], reader: str, name: str) -> list[tuple[int, int]]:
+def _counts(lines: Sequence[ScoredLine], reader: str, name: str) -> list[tuple[int, int]]:
     if name == RUNAWAY:
         return [(int(line.readings[reader].runaway), 1) for line in lines]
-    return [RATES["cer" if name == UNSEEN else name](line.readings[reader].score) for line in lines]
+    return [RATES["cer" if name == UNSEEN else name](line.scores[reader]) for line in lines]
 
 
-def summarise(lines: Sequence[Line], rates: Sequence[Rate]) -> dict[str, Any]:
+def summarise(lines: Sequence[ScoredLine], rates: Sequence[Rate]) -> dict[str, Any]:
     """The content of tables/summary.json: rates of base and adapter, their difference, and what they rest on.
 
     Nested dictionaries of numbers and no lists, because `dvc metrics` drops lists. Rates are shares (0.12 is 12 %) and
@@ -105,7 +105,7 @@ def summarise(lines: Sequence[Line], rates: Sequence[Rate]) -> dict[str, Any]:
         "n_lines": len(lines),
         "n_lines_trained_texts": sum(line.text_was_trained for line in lines),
         "n_characters": sum(line.characters for line in lines),
-        "n_words": sum(line.base.score.words for line in lines),
+        "n_words": sum(line.scores["base"].words for line in lines),
         "n_pages": len({line.page for line in lines}),
     }
 
@@ -136,8 +136,8 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
     return chosen | {name: summary[name] for name in ("n_lines", "n_pages")}
 
 
-def _reader(lines: Sequence[Line], reader: str, by_name: dict[tuple[str, str], Rate]) -> dict[str, Any]:
-    scores = [line.readings[reader].score for line in lines]
+def _reader(lines: Sequence[ScoredLine], reader: str, by_name: dict[tuple[str, str], Rate]) -> dict[str, Any]:
+    scores = [line.scores[reader] for line in lines]
     found: dict[str, Any] = {}
     for name in (*RATES, UNSEEN, RUNAWAY):
         rate = by_name.get((reader, name))

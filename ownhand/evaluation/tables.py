@@ -13,7 +13,7 @@ from typing import Any
 import regex
 
 from ownhand.evaluation.metrics import RULES, align, count_lenient_errors, micro_average
-from ownhand.evaluation.readings import Line, readers_of
+from ownhand.evaluation.readings import ScoredLine, readers_of
 
 SCRIPTS = {
     "Cyrillic": regex.compile(r"\p{Cyrillic}"),
@@ -44,25 +44,25 @@ def length_class(characters: int) -> tuple[int, int]:
     return low, high
 
 
-def by_page(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def by_page(lines: Sequence[ScoredLine]) -> list[dict[str, Any]]:
     """A row per page, the adapter's worst first."""
     rows = _grouped(lines, "page", lambda line: line.page)
     return sorted(rows, key=lambda row: (-row["adapter_cer"], row["page"]))
 
 
-def by_hand(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def by_hand(lines: Sequence[ScoredLine]) -> list[dict[str, Any]]:
     """A row per hand in order of name; a hand without a name is ""."""
     return sorted(_grouped(lines, "hand", lambda line: line.sample.hand), key=lambda row: row["hand"])
 
 
-def by_length(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def by_length(lines: Sequence[ScoredLine]) -> list[dict[str, Any]]:
     """A row per class of lengths that occurs, short ones first; `characters_to` is the longest of its class."""
     rows = _grouped(lines, "characters_to", lambda line: length_class(line.characters)[1])
     rows.sort(key=lambda row: row["characters_to"])
     return [{"characters_from": length_class(row["characters_to"])[0], **row} for row in rows]
 
 
-def by_script(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def by_script(lines: Sequence[ScoredLine]) -> list[dict[str, Any]]:
     """A row per script that is written or was read.
 
     Substitutions and deletions count for the script of the written character, insertions for that of the added one;
@@ -91,7 +91,7 @@ def by_script(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return rows
 
 
-def by_leniency(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def by_leniency(lines: Sequence[ScoredLine]) -> list[dict[str, Any]]:
     """The CER as the lenient rules are applied one after another: the first row forgives nothing, the last all."""
     rows = []
     for number in range(len(RULES) + 1):
@@ -126,16 +126,16 @@ def _shown(character: str) -> str:
     return {"": NOTHING, " ": "␣"}.get(character, character)
 
 
-def _grouped(lines: Sequence[Line], column: str, key: Callable[[Line], Any]) -> list[dict[str, Any]]:
+def _grouped(lines: Sequence[ScoredLine], column: str, key: Callable[[ScoredLine], Any]) -> list[dict[str, Any]]:
     """Per group: its key, lines, characters, and per reader the CER and the median of its lines' CERs."""
-    groups: dict[Any, list[Line]] = {}
+    groups: dict[Any, list[ScoredLine]] = {}
     for line in lines:
         groups.setdefault(key(line), []).append(line)
     rows = []
     for name, own in groups.items():
         row: dict[str, Any] = {column: name, "lines": len(own), "characters": sum(line.characters for line in own)}
         for reader in readers_of(lines):
-            scores = [line.readings[reader].score for line in own]
+            scores = [line.scores[reader] for line in own]
             row[f"{reader}_cer"] = micro_average((score.character_errors, score.characters) for score in scores)
             row[f"{reader}_cer_median"] = statistics.median(score.cer for score in scores)
         rows.append(row)

@@ -9,13 +9,13 @@ from typing import Any
 from ownhand.evaluation.confidence import calibrate, review
 from ownhand.evaluation.cross_validation import CrossValidation, by_fold
 from ownhand.evaluation.metrics import count_confusions
-from ownhand.evaluation.readings import READERS, Line
+from ownhand.evaluation.readings import READERS, ScoredLine
 from ownhand.evaluation.summary import Rate, rounded
 from ownhand.evaluation.tables import by_hand, by_length, by_leniency, by_page, by_script, confusion_cells
 from ownhand.files import write_table
 
 
-def write_lines(path: Path, lines: Sequence[Line]) -> None:
+def write_lines(path: Path, lines: Sequence[ScoredLine]) -> None:
     """A CSV row per validation line with all readings, in the given order; texts exactly as they were read."""
     rows = [
         {
@@ -23,7 +23,7 @@ def write_lines(path: Path, lines: Sequence[Line]) -> None:
             "hand": line.sample.hand,
             "page": line.sample.page,
             "characters": line.characters,
-            **{f"{reader}_cer": line.readings[reader].score.cer for reader in READERS},
+            **{f"{reader}_cer": line.scores[reader].cer for reader in READERS},
             **{f"{reader}_prediction": line.readings[reader].text for reader in READERS},
             "truth": line.sample.text,
             **{f"{reader}_confidence": line.readings[reader].confidence for reader in READERS},
@@ -32,7 +32,7 @@ def write_lines(path: Path, lines: Sequence[Line]) -> None:
             **{
                 f"{name}_{column}": value
                 for name, other in line.others.items()
-                for column, value in (("cer", other.score.cer), ("prediction", other.text))
+                for column, value in (("cer", line.scores[name].cer), ("prediction", other.text))
             },
         }
         for line in lines
@@ -40,17 +40,17 @@ def write_lines(path: Path, lines: Sequence[Line]) -> None:
     _write_rows(path, rows)
 
 
-def write_confusions(path: Path, lines: Sequence[Line]) -> None:
+def write_confusions(path: Path, lines: Sequence[ScoredLine]) -> None:
     """A CSV row per character that the adapter confused; an empty cell is "nothing": one missed, or one added."""
     write_table(path, ("truth", "prediction", "count"), _confusions(lines))
 
 
-def _confusions(lines: Sequence[Line]) -> list[tuple[str, str, int]]:
+def _confusions(lines: Sequence[ScoredLine]) -> list[tuple[str, str, int]]:
     return count_confusions([(line.sample.text, line.adapter.text) for line in lines])
 
 
 def write_tables(
-    folder: Path, lines: Sequence[Line], rates: Sequence[Rate], crossed: CrossValidation | None = None
+    folder: Path, lines: Sequence[ScoredLine], rates: Sequence[Rate], crossed: CrossValidation | None = None
 ) -> None:
     """One CSV file for each view of the rates; folds.csv with cross-validation only."""
     _write_rows(folder / "rates.csv", [_rate_row(rate) for rate in rates])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rapidfuzz import fuzz, process
 
+from ownhand.folders import FoundFiles, find_files, find_unfit_files, is_system_file
 from ownhand.ground_truth.alto_xml import FORMAT as ALTO_XML
 from ownhand.ground_truth.annotations import FORMAT as ANNOTATIONS
 from ownhand.ground_truth.image_folder import FORMAT as IMAGE_FOLDER
@@ -28,10 +29,9 @@ from ownhand.ground_truth.records import (
     Waiting,
     is_absolute,
 )
-from ownhand.ground_truth.regions import Region
 from ownhand.ground_truth.set_aside import read_set_aside
 from ownhand.ground_truth.text_files import FORMAT as TEXT_FILES
-from ownhand.images import FoundFiles, find_files, find_unfit_files, has_image_suffix, is_system_file
+from ownhand.images import has_image_suffix
 from ownhand.text import is_blank, to_nfc
 
 SHOWN = 20  # entries that are no files, in one message
@@ -45,25 +45,9 @@ LIKE = 60  # of 100: names less alike than this are no guess
 
 
 @dataclass(frozen=True)
-class TranscribedImage:
-    """A picture that exists and its text; page and hand may be "".
-
-    name: the picture's NFC POSIX path below the folder, for a line of a page with "#" and the line's name behind it;
-    path: the file; region: the part of it that is meant, None for the whole; row: where the text was found.
-    """
-
-    name: str
-    path: Path
-    text: str
-    page: str
-    hand: str
-    row: int | str
-    region: Region | None = None
-
-
-@dataclass(frozen=True)
 class GroundTruth:
-    """All that a folder holds: samples in the order of their rows, rejections, and notes for the person at hand.
+    """All that a folder holds: samples, which are records whose picture exists, in the order of their rows, rejections,
+    and notes for the person at hand.
 
     waiting: pictures and lines without a transcription, which are no rejections; set_aside: how many of those a person
     has set aside, which are in no list;
@@ -74,7 +58,7 @@ class GroundTruth:
     source: str
     rows: int
     images: int
-    samples: list[TranscribedImage]
+    samples: list[Record]
     rejections: list[Rejection]
     waiting: list[Waiting]
     notes: list[str]
@@ -185,9 +169,7 @@ def match(form: Format, own: Sequence[File], reading: Transcriptions, found: Fou
         if len(refused) < len(records):
             first, name = records[0], paths[sample_name]
             page = first.page or (name if first.region else "")
-            samples.append(
-                TranscribedImage(sample_name, files.paths[name], first.text, page, first.hand, first.row, first.region)
-            )
+            samples.append(replace(first, filename=sample_name, page=page, path=files.paths[name]))
     waiting += [Waiting(name, "", f"picture: {form.without}") for name in unnamed]
     notes = list(reading.notes)
     if other_case:

@@ -29,11 +29,13 @@ class GroundTruthError(Refusal):
 
 @dataclass(frozen=True)
 class Record:
-    """One transcription.
+    """One transcription, as a format says it, and then with its picture, as matching finds it.
 
     row: where a person finds it: a line number, or in formats of several files "page1.xml#line7"; filename: from
-    data/raw on, as written; elsewhere: further names to look for where a format's tools have such habits;
-    page and hand may be ""; region and line: the part of the picture that is meant and its name, for lines of a page.
+    data/raw on, as written, and once the picture is found its NFC POSIX name, with "#" and `line` behind it for a line
+    of a page; page and hand may be ""; region and line: the part of the picture that is meant and its name, for lines
+    of a page; elsewhere: further names to look for where a format's tools have such habits; path: the picture, Path()
+    until it is found.
     """
 
     row: int | str
@@ -44,6 +46,7 @@ class Record:
     region: Region | None = None
     line: str = ""
     elsewhere: tuple[str, ...] = ()
+    path: Path = Path()
 
 
 @dataclass(frozen=True)

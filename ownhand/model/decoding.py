@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -22,27 +21,11 @@ from ownhand.model.base import BaseModel
 from ownhand.model.sequence import as_image_outputs, build_prompt_ids, pad_batch
 from ownhand.params import TranscribeParams
 from ownhand.progress import track
-from ownhand.samples import Sample
+from ownhand.samples import Reading, Sample
 
 LOOP_MIN_TOKENS, LOOP_MIN_REPEATS = 20, 4
 
 Row = dict[str, Any]  # of a prediction file
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What the model read in one picture.
-
-    confidence: geometric mean of the probabilities of the chosen tokens, eos included, 0-1;
-    runaway: the output reached the token limit or ends in a loop; characters: for each code point of the text the
-    probability of the token that holds it, () where tokens and text do not fit each other byte by byte.
-    """
-
-    text: str
-    new_tokens: int
-    runaway: bool
-    confidence: float
-    characters: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
 
 class ConfidenceRecorder(LogitsProcessor):
@@ -199,21 +182,10 @@ def read_samples(
         for batch in batches:
             for i, reading in batch.items():
                 if i not in done:
-                    lines.append(prediction(samples[i], reading))
+                    lines.append(reading.row(samples[i].image_id))
     processes.wait_for_all()
     rows = {row["image_id"]: row for part in parts for row in AppendedLines.read(part, hashed=True)}
     return [rows[sample.image_id] for sample in sorted(samples, key=lambda sample: sample.image_id)]
-
-
-def prediction(sample: Sample, reading: Reading) -> Row:
-    """A row of a prediction file: image_id, prediction, new_tokens, runaway, confidence."""
-    return {
-        "image_id": sample.image_id,
-        "prediction": reading.text,
-        "new_tokens": reading.new_tokens,
-        "runaway": reading.runaway,
-        "confidence": reading.confidence,
-    }
 
 
 def json_lines(rows: Sequence[Row]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
+from ownhand.folders import find_files
 from ownhand.ground_truth import alto_xml, page_xml
 from ownhand.ground_truth.page_files import (
     PageFileError,
@@ -16,7 +17,6 @@ from ownhand.ground_truth.page_files import (
     parse_page_file,
     pictures_by_stem,
 )
-from ownhand.images import find_files
 from ownhand.text import is_blank, to_nfc
 
 READERS = {"PcGts": page_xml.read_page, "alto": alto_xml.read_page}  # by the name of the root element

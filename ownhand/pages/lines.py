@@ -26,8 +26,9 @@ from PIL import Image
 
 from ownhand.errors import Refusal
 from ownhand.files import write_atomically
+from ownhand.folders import find_files
 from ownhand.ground_truth.page_files import PageFileError
-from ownhand.images import ImageLimits, UnreadableImage, find_files, has_image_suffix, open_image
+from ownhand.images import ImageLimits, UnreadableImage, has_image_suffix, open_image
 from ownhand.pages.alto_xml import write_alto_xml
 from ownhand.pages.detector import Detector, load_detector
 from ownhand.pages.geometry import FoundLine, TurnedPage, trace_lines

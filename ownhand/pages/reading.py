@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree.ElementTree import Element
 
 from PIL import Image
@@ -26,11 +26,9 @@ from ownhand.pages.geometry import TurnedPage
 from ownhand.pages.known_lines import PageFile, PageFiles
 from ownhand.pages.lines import Blocks, as_page, name_of, relative_name
 from ownhand.pages.page_xml import Block, Page, PageLine
+from ownhand.samples import Reading
 
-if TYPE_CHECKING:  # it brings torch along
-    from ownhand.model.decoding import Reading
-
-ReadPictures = Callable[[list[Image.Image]], "list[Reading]"]
+ReadPictures = Callable[[list[Image.Image]], list[Reading]]
 FindLines = Callable[[Image.Image], Blocks]
 STYLES = ("page", "alto")
 KINDS = {"page": "PcGts", "alto": "alto"}

@@ -92,7 +92,7 @@ def gather_folds(
         [(names[key], *(totals[key][end] for end in ("cer", "cer_low", "cer_high"))) for key in READERS]
     )
     rows = [{"name": f"{row['fold']}", **row} for row in by_fold(crossed)]
-    worst = worst_first([line for line in crossed.lines if not line.adapter.score.exact])[:WORST_SHOWN]
+    worst = worst_first([line for line in crossed.lines if not line.scores["adapter"].exact])[:WORST_SHOWN]
     return {
         "folds": {
             "words": describe(summary, confidence_level),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ownhand.evaluation.metrics import mark_differences
-from ownhand.evaluation.readings import READERS, Line
+from ownhand.evaluation.readings import READERS, ScoredLine
 from ownhand.files import write_text
 from ownhand.report.html_report import open_template
 from ownhand.report.thumbnails import Thumbnail, embed_pictures
@@ -24,7 +24,7 @@ TEXT_PX, LEADING_PX = 18, 26
 CHARACTERS_A_ROW = 60  # of a text of TEXT_PX in the width, with room to spare
 
 
-def write_gallery(folder: Path, lines: Sequence[Line], root: Path) -> None:
+def write_gallery(folder: Path, lines: Sequence[ScoredLine], root: Path) -> None:
     """`folder` anew, with one SVG file per probed line: its picture, the transcription, and what was read."""
     template = open_template("gallery.svg")
     probed = {sample.image_id for sample in probe_samples([line.sample for line in lines])}
@@ -36,7 +36,7 @@ def write_gallery(folder: Path, lines: Sequence[Line], root: Path) -> None:
         readings = [
             (
                 {"base": "Base", "adapter": "Adapter"}[reader],
-                line.readings[reader].score.cer,
+                line.scores[reader].cer,
                 [
                     (kind, _printable(text))
                     for kind, text in mark_differences(line.sample.text, line.readings[reader].text)

@@ -24,7 +24,7 @@ from ownhand.evaluation.examples import find_examples
 from ownhand.evaluation.learning_curve import LearningCurve
 from ownhand.evaluation.metrics import count_confusions, count_wrong_characters, mark_differences
 from ownhand.evaluation.proof import find_problems
-from ownhand.evaluation.readings import Line, readers_of, worst_first
+from ownhand.evaluation.readings import ScoredLine, readers_of, worst_first
 from ownhand.evaluation.summary import Rate
 from ownhand.evaluation.tables import by_hand, by_length, by_leniency, by_page, by_script
 from ownhand.files import write_text
@@ -63,7 +63,7 @@ class ReportSources:
 
     root: Path
     samples: Sequence[Sample]
-    lines: Sequence[Line]
+    lines: Sequence[ScoredLine]
     rates: Sequence[Rate]
     summary: dict[str, Any]
     params: EvaluateParams
@@ -180,7 +180,7 @@ def _gather_errors(sources: ReportSources) -> dict[str, Any]:
     }
 
 
-def _gather_confidence(lines: Sequence[Line], summary: dict[str, Any]) -> dict[str, Any]:
+def _gather_confidence(lines: Sequence[ScoredLine], summary: dict[str, Any]) -> dict[str, Any]:
     groups, budgets = calibrate(lines), review(lines)
     names = {
         "cer": "least certain first",
@@ -232,7 +232,7 @@ def show_spaces(text: str) -> str:
     return text if text.isprintable() else " ".join(f"U+{ord(character):04X}" for character in text)
 
 
-def name_pages(lines: Sequence[Line]) -> dict[str, str]:
+def name_pages(lines: Sequence[ScoredLine]) -> dict[str, str]:
     """What the report calls each page: without the hand's name where there is only one hand."""
     several = len({line.sample.hand for line in lines}) > 1
     return {line.page: line.page if several else line.sample.page for line in lines}

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from ownhand.errors import Refusal
-from ownhand.evaluation.readings import Line
+from ownhand.evaluation.readings import ScoredLine
 from ownhand.images import open_image
 from ownhand.progress import track
 
@@ -31,7 +31,7 @@ class Thumbnail:
     height: int
 
 
-def embed_pictures(lines: Sequence[Line], root: Path) -> dict[str, Thumbnail]:
+def embed_pictures(lines: Sequence[ScoredLine], root: Path) -> dict[str, Thumbnail]:
     """Pictures by image id, as reduced JPEGs; where the bytes for all are spent, the last lines go without.
 
     Raises Refusal that lists every picture which is missing.

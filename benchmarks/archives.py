@@ -4,21 +4,23 @@
 
 Small drawn pictures and the demo base model, the stages as DVC runs them, each in a process of its own.
 encode      --lines pictures, then ten more: the seconds of both runs
-transcribe  --few and --many validation pictures, two tokens each: the peak of resident memory of both runs
+transcribe  --few and --many validation pictures, two tokens each: the peaks of resident memory and of the process's own
+            (anonymous) memory of both runs; the rest is files that are mapped, which the system may drop
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import yaml
 from PIL import Image
 
@@ -30,6 +32,8 @@ from ownhand.samples import Sample, write_metadata
 
 ROOT = Path(__file__).parent.parent
 NEW = 10
+MB = 1e6
+SAMPLED_SECONDS = 0.05
 SIZE_PX = (96, 32)
 
 
@@ -62,23 +66,20 @@ def write_adapter(folder: Path) -> None:
     save_adapter(add_adapter(model, lora_config(params.train, "base", None)), folder / "models/adapter", "base")
 
 
-def run(stage: str, folder: Path) -> tuple[float, float]:
-    """(seconds, peak of resident memory in MB) of a stage."""
+def run(stage: str, folder: Path) -> tuple[float, float, float]:
+    """(seconds, peak of resident memory in MB, peak of own memory in MB) of a stage, sampled."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    started = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment, stdout=subprocess.DEVNULL
-    ) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    started, resident, own = time.perf_counter(), 0.0, 0.0
+    command = [sys.executable, "-m", f"stages.{stage}"]
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            with suppress(psutil.Error):
+                info = psutil.Process(process.pid).memory_info()
+                resident, own = max(resident, info.rss / MB), max(own, (info.rss - getattr(info, "shared", 0)) / MB)
+            time.sleep(SAMPLED_SECONDS)
     if process.returncode:
         raise SystemExit(f"stages.{stage} ended with {process.returncode}")
-    return time.perf_counter() - started, peak_mb(usage)
-
-
-def peak_mb(usage: resource.struct_rusage) -> float:
-    """Linux counts in kilobytes, macOS in bytes."""
-    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return time.perf_counter() - started, resident, own
 
 
 def main() -> None:
@@ -90,20 +91,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_project(folder, arguments.lines - 1, 1)
-        first, _ = run("encode", folder)
+        first, *_ = run("encode", folder)
         write_project(folder, arguments.lines - 1 + NEW, 1)
-        again, _ = run("encode", folder)
+        again, *_ = run("encode", folder)
         print(f"encode: {arguments.lines} pictures {first:.1f} s, then {NEW} more {again:.1f} s")
-    peaks = {}
+    peaks: dict[int, list[float]] = {}
     for count in (arguments.few, arguments.many):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_project(folder, 1, count)
             write_adapter(folder)
             run("encode", folder)
-            _, peaks[count] = run("transcribe", folder)
-            print(f"transcribe: {count} pictures, peak {peaks[count]:.0f} MB", flush=True)
-    print(f"transcribe: {peaks[arguments.many] / peaks[arguments.few]:.3f} times the memory")
+            _, *peaks[count] = run("transcribe", folder)
+            resident, own = peaks[count]
+            print(f"transcribe: {count} pictures, peak {resident:.0f} MB, its own {own:.0f} MB", flush=True)
+    resident, own = (many / few for many, few in zip(peaks[arguments.many], peaks[arguments.few], strict=True))
+    print(f"transcribe: {resident:.3f} times the resident memory, {own:.3f} times its own")
 
 
 if __name__ == "__main__":

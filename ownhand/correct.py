@@ -23,8 +23,8 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from ownhand.correction.proposals import Proposals, Reader, open_model, read_evaluation
-from ownhand.correction.queue import Line, Lines, Queue
+from ownhand.correction.proposals import ProposalReader, Proposals, open_model, read_validation
+from ownhand.correction.queue import Line, OpenLines, Queue
 from ownhand.correction.store import Store
 from ownhand.errors import Refusal
 from ownhand.images import ImageLimits
@@ -43,7 +43,7 @@ def correct(
     order: Order = "uncertain",
     port: int = 0,
     browser: bool = True,
-    open_reader: Callable[[], Reader] | None = None,
+    open_reader: Callable[[], ProposalReader] | None = None,
 ) -> None:
     """Serve the page in the current folder until it is stopped; then say what was gained.
 
@@ -59,7 +59,7 @@ def correct(
     try:
         with FileLock(FOLDER / "lock", timeout=0):
             not_truth = [name for name in (params.prepare.val, params.prepare.test) if name]
-            lines = Lines(RAW, params.prepare.encoding, not_truth)
+            lines = OpenLines(RAW, params.prepare.encoding, not_truth)
             store = Store(lines, FOLDER)
             proposals = Proposals(FOLDER, params.prepare)
 
@@ -74,7 +74,7 @@ def correct(
             queue = Queue(lines, review, doubt if order == "uncertain" else None)
             queue.checked = store.checked()
             if review:
-                proposals.seeds = read_evaluation(lines, Path())
+                proposals.seeds = read_validation(lines, Path())
             to_do, _ = queue.count_open()
             print(f"correct: {to_do} line(s) {'to check' if review else 'wait for their transcription'}")
             if lines.bare_pages:

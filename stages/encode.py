@@ -23,7 +23,7 @@ from ownhand.params import Params, read_params
 from ownhand.processes import start_processes
 from ownhand.runtime import alone_in, set_up
 from ownhand.samples import Sample, read_metadata
-from ownhand.vision.contact_sheet import Group, write_contact_sheet
+from ownhand.vision.contact_sheet import ContactRow, write_contact_sheet
 from ownhand.vision.encoding import cached_copies, content_key, encode_views, image_key, store_folder, tidy_store
 from ownhand.vision.pictures import Pictures, copy_keys
 from ownhand.vision.probes import probe_pictures
@@ -43,7 +43,7 @@ def show_copies(samples: list[Sample], pictures: Pictures, folder: Path) -> None
     shown = [sample for sample in samples if sample.split == "train"][:SHOWN_LINES]
     copies = min(pictures.encode.copies, SHOWN_COPIES)
     groups = [
-        Group(
+        ContactRow(
             sample.text,
             [
                 (f"copy {number}" if number else "as it is", pictures.image(key))

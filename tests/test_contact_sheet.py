@@ -7,12 +7,12 @@ from pathlib import Path
 from PIL import Image
 
 from ownhand.images import open_image
-from ownhand.vision.contact_sheet import SHEET, Group, read_contact_sheet, write_contact_sheet
+from ownhand.vision.contact_sheet import SHEET, ContactRow, read_contact_sheet, write_contact_sheet
 
 
 def test_pictures_come_back_reduced_in_order_with_captions_and_settings(tmp_path: Path) -> None:
     pictures = [("before", Image.new("RGB", (2000, 100), "red")), ("after", Image.new("RGB", (90, 50), "blue"))]
-    write_contact_sheet(tmp_path, {"copies": 5.0}, [Group("Один", pictures), Group("Два", pictures[1:])])
+    write_contact_sheet(tmp_path, {"copies": 5.0}, [ContactRow("Один", pictures), ContactRow("Два", pictures[1:])])
     sheet = read_contact_sheet(tmp_path)
     assert sheet is not None and sheet["settings"] == {"copies": 5.0}
     assert [group["title"] for group in sheet["groups"]] == ["Один", "Два"]
@@ -25,6 +25,6 @@ def test_pictures_come_back_reduced_in_order_with_captions_and_settings(tmp_path
 
 
 def test_without_a_whole_sheet_there_is_none(tmp_path: Path) -> None:
-    write_contact_sheet(tmp_path, {}, [Group("", [("", Image.new("RGB", (9, 9)))])])
+    write_contact_sheet(tmp_path, {}, [ContactRow("", [("", Image.new("RGB", (9, 9)))])])
     (tmp_path / SHEET).unlink()
     assert read_contact_sheet(tmp_path) is None

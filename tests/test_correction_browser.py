@@ -35,7 +35,7 @@ PROGRAM = """
 import sys
 from types import SimpleNamespace
 from ownhand.correct import correct
-from ownhand.correction.proposals import Reader
+from ownhand.correction.proposals import ProposalReader
 from ownhand.errors import Refusal, run_stage
 from ownhand.params import read_params
 
@@ -47,7 +47,7 @@ def read(pictures):
 def open_reader():
     if "--no-reader" in sys.argv:
         raise Refusal("no model here")
-    return Reader("the stand-in", "1", read)
+    return ProposalReader("the stand-in", "1", read)
 
 run_stage(lambda: correct(read_params(), order="page", review="--review" in sys.argv, browser=False,
                           open_reader=open_reader), resumes=False)

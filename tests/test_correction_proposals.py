@@ -12,8 +12,8 @@ from conftest import TEXTS
 from PIL import Image
 
 from ownhand.correction import proposals as module
-from ownhand.correction.proposals import Proposal, Proposals, Reader, open_model, read_evaluation
-from ownhand.correction.queue import Lines
+from ownhand.correction.proposals import Proposal, ProposalReader, Proposals, open_model, read_validation
+from ownhand.correction.queue import OpenLines
 from ownhand.errors import Refusal
 from ownhand.params import ModelParams, PrepareParams, read_params
 from ownhand.samples import Reading, Sample, write_metadata
@@ -36,8 +36,8 @@ class Counting:
         self.fingerprint = fingerprint
         self.seen: list[int] = []
 
-    def open(self) -> Reader:
-        return Reader("the counter", self.fingerprint, self.read)
+    def open(self) -> ProposalReader:
+        return ProposalReader("the counter", self.fingerprint, self.read)
 
     def read(self, pictures: Sequence[Image.Image]) -> list[Reading]:
         self.seen += [picture.width for picture in pictures]
@@ -51,7 +51,7 @@ def wait(until: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def run(folder: Path, lines: Lines, reader: Counting) -> Proposals:
+def run(folder: Path, lines: OpenLines, reader: Counting) -> Proposals:
     proposals = Proposals(folder, PrepareParams())
     proposals.start(reader.open, lambda: list(lines.in_order))
     wait(lambda: proposals.state == "ready" and proposals.read == len(lines.in_order))
@@ -63,7 +63,7 @@ def run(folder: Path, lines: Lines, reader: Counting) -> Proposals:
     "change", [("picture", "image"), ("[0.9,", "[[],"), ('"w 90"', "90"), ("[0.9, 0.9, 0.6, 0.9]", "7")]
 )
 def test_a_kept_reading_that_is_none_is_read_again(raw: Path, tmp_path: Path, change: tuple[str, str]) -> None:
-    lines, kept = Lines(raw, "utf-8"), tmp_path / "kept/proposals.jsonl"
+    lines, kept = OpenLines(raw, "utf-8"), tmp_path / "kept/proposals.jsonl"
     texts = [one and one.text for one in map(run(tmp_path / "kept", lines, Counting("one")).of, lines.in_order)]
     first, *others = kept.read_text(encoding="utf-8").splitlines(keepends=True)
     assert change[0] in first
@@ -75,29 +75,29 @@ def test_a_kept_reading_that_is_none_is_read_again(raw: Path, tmp_path: Path, ch
 
 
 def test_each_line_is_read_once_by_each_model(raw: Path, tmp_path: Path) -> None:
-    lines, first = Lines(raw, "utf-8"), Counting("one")
+    lines, first = OpenLines(raw, "utf-8"), Counting("one")
     proposals = run(tmp_path / "kept", lines, first)
     assert sorted(first.seen) == [90, 91, 92]
     texts = [proposals.of(line) for line in lines.in_order]
     assert [one and one.text for one in texts] == ["w 90", "w 91", "", None]  # the third ran away, the last is broken
     again = Counting("one")
     (raw / "2.jpg").rename(raw / "again.jpg")  # known by its content, whatever its name
-    proposals = run(tmp_path / "kept", Lines(raw, "utf-8"), again)
+    proposals = run(tmp_path / "kept", OpenLines(raw, "utf-8"), again)
     assert again.seen == []
-    assert {one.name: proposals.of(one) for one in Lines(raw, "utf-8").in_order}["1.jpg"] == texts[1]
+    assert {one.name: proposals.of(one) for one in OpenLines(raw, "utf-8").in_order}["1.jpg"] == texts[1]
     trained = Counting("two")
-    run(tmp_path / "kept", Lines(raw, "utf-8"), trained)
+    run(tmp_path / "kept", OpenLines(raw, "utf-8"), trained)
     assert sorted(trained.seen) == [90, 91, 92]
     rows = (tmp_path / "kept/proposals.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(row)["reader"] for row in rows} == {"two"}
 
 
 def test_a_line_that_was_cut_off_by_a_kill_is_read_again(raw: Path, tmp_path: Path) -> None:
-    run(tmp_path / "kept", Lines(raw, "utf-8"), Counting("one"))
+    run(tmp_path / "kept", OpenLines(raw, "utf-8"), Counting("one"))
     file = tmp_path / "kept/proposals.jsonl"
     file.write_bytes(file.read_bytes()[:-10])
     again = Counting("one")
-    run(tmp_path / "kept", Lines(raw, "utf-8"), again)
+    run(tmp_path / "kept", OpenLines(raw, "utf-8"), again)
     assert len(again.seen) == 1
 
 
@@ -108,10 +108,10 @@ def test_words_are_marked_by_their_least_certain_character_or_the_space_before()
 
 
 def test_without_a_model_there_is_a_sentence_and_no_proposal(raw: Path, tmp_path: Path) -> None:
-    def fail() -> Reader:
+    def fail() -> ProposalReader:
         raise Refusal("there is no model")
 
-    lines, proposals = Lines(raw, "utf-8"), Proposals(tmp_path / "kept", PrepareParams())
+    lines, proposals = OpenLines(raw, "utf-8"), Proposals(tmp_path / "kept", PrepareParams())
     proposals.start(fail, lambda: lines.in_order)
     wait(lambda: proposals.state == "none")
     assert proposals.problem == "there is no model"
@@ -149,7 +149,7 @@ def test_review_begins_with_what_the_last_evaluation_read(raw: Path, tmp_path: P
     (tmp_path / module.LINES_CSV).write_text(
         "image_id,adapter_prediction,truth,adapter_confidence\n0,да!,да,0.9\n1,нот,another text,0.8\n", encoding="utf-8"
     )
-    lines, proposals = Lines(raw, "utf-8"), Proposals(tmp_path / "kept", PrepareParams())
-    assert read_evaluation(lines, raw) == {}
-    proposals.seeds = read_evaluation(lines, tmp_path)
+    lines, proposals = OpenLines(raw, "utf-8"), Proposals(tmp_path / "kept", PrepareParams())
+    assert read_validation(lines, raw) == {}
+    proposals.seeds = read_validation(lines, tmp_path)
     assert [proposals.of(line) for line in lines.in_order[:2]] == [Proposal("да!", 0.9), None]

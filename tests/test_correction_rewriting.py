@@ -17,7 +17,7 @@ from ownhand.correction.rewriting import (
 )
 from ownhand.errors import Refusal
 from ownhand.ground_truth.alto_xml import read_page as read_alto
-from ownhand.ground_truth.annotations import read_table
+from ownhand.ground_truth.annotations import read_annotations
 from ownhand.ground_truth.page_xml import read_page
 
 PAGE = """<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
@@ -76,10 +76,10 @@ def test_a_cell_is_replaced_and_nothing_else(line_end: str, delimiter: str, enco
 def test_whatever_is_written_into_a_table_is_read_from_it(tmp_path: Path, text: str) -> None:
     path = tmp_path / "annotations.csv"
     path.write_bytes(replace_cell(b"filename,text\na.jpg,x\nb.jpg,y\n", "utf-8", 2, text))
-    assert [record.text for record in read_table(path, "utf-8").records] == [text, "y"]
+    assert [record.text for record in read_annotations(path, "utf-8").records] == [text, "y"]
     content, row = append_row(path.read_bytes(), "utf-8", "c, d.jpg", text)
     path.write_bytes(content)
-    last = read_table(path, "utf-8").records[-1]
+    last = read_annotations(path, "utf-8").records[-1]
     assert (last.filename, last.text, last.row) == ("c, d.jpg", text, row)
 
 

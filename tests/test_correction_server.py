@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from ownhand.correction.proposals import Proposal, Proposals
-from ownhand.correction.queue import Lines, Queue
+from ownhand.correction.queue import OpenLines, Queue
 from ownhand.correction.server import HEADERS, MOST_BYTES, Correction, build_app, mark_doubtful
 from ownhand.correction.store import Store
 from ownhand.images import ImageLimits
@@ -30,7 +30,7 @@ class Page:
     def __init__(self, raw: Path, review: bool = False) -> None:
         self.stopped: list[bool] = []
         folder = raw.parent / "kept"
-        lines = Lines(raw, "utf-8")
+        lines = OpenLines(raw, "utf-8")
         self.proposals = Proposals(folder, PrepareParams())
         self.proposals.seeds = {"b.jpg": ("", Proposal("вторая строка", 0.4, (0.9,) * 8 + (0.2,) * 5))}
         queue = Queue(lines, review, lambda line: -(p.confidence if (p := self.proposals.of(line)) else math.inf))

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ownhand import files
-from ownhand.correction.queue import Line, Lines
+from ownhand.correction.queue import Line, OpenLines
 from ownhand.correction.store import ChangedElsewhere, Store
 from ownhand.errors import Refusal
 from ownhand.files import Unwritable
@@ -36,7 +36,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def open_store(raw: Path, encoding: str = "utf-8") -> Store:
-    return Store(Lines(raw, encoding), raw.parent.parent / "journal")
+    return Store(OpenLines(raw, encoding), raw.parent.parent / "journal")
 
 
 def line(store: Store, name: str) -> Line:
@@ -406,9 +406,9 @@ def test_a_journal_that_was_cut_off_is_read_up_to_there(raw: Path) -> None:
 KILLED = """
 import sys, os
 from pathlib import Path
-from ownhand.correction.queue import Lines
+from ownhand.correction.queue import OpenLines
 from ownhand.correction.store import Store
-store = Store(Lines(Path("data/raw"), "utf-8"), Path("journal"))
+store = Store(OpenLines(Path("data/raw"), "utf-8"), Path("journal"))
 for number in range(1000):
     line = store.lines.by_name["a.jpg"]
     store.accept(line, line.text, f"text {number}")

@@ -20,7 +20,7 @@ from ownhand.errors import Refusal
 from ownhand.report.html_report import show_spaces
 from ownhand.report.records import read_curves
 from ownhand.samples import read_metadata, write_metadata
-from ownhand.vision.contact_sheet import Group, write_contact_sheet
+from ownhand.vision.contact_sheet import ContactRow, write_contact_sheet
 from stages.evaluate import evaluate
 
 CHROMIUM = shutil.which("chromium")
@@ -166,12 +166,12 @@ def test_copies_are_shown_with_their_settings_where_there_are_any(tmp_path: Path
     assert "Augmented copies" not in write_report(root)
     pictures = [("as it is", Image.new("RGB", (300, 40), "white")), ("copy 1", Image.new("RGB", (310, 44), "grey"))]
     folder = root / "data/features/contact_sheet"
-    write_contact_sheet(folder, {"copies": 1, "seed": 5, "blur": 0.012}, [Group("мама <b>мыла</b>", pictures)])
+    write_contact_sheet(folder, {"copies": 1, "seed": 5, "blur": 0.012}, [ContactRow("мама <b>мыла</b>", pictures)])
     page = write_report(root)
     assert 'alt="мама &lt;b&gt;мыла&lt;/b&gt;, copy 1"' in page and 'width="310" height="44"' in page
     assert "in 1\N{NO-BREAK SPACE}changed version;" in page
     assert "copies 1, seed 5, blur 0.012" in page
-    write_contact_sheet(folder, {"copies": 0, "seed": 5}, [Group("мама", pictures[:1])])
+    write_contact_sheet(folder, {"copies": 0, "seed": 5}, [ContactRow("мама", pictures[:1])])
     assert "Augmented copies" not in write_report(root)
 
 

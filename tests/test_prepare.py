@@ -18,7 +18,7 @@ from PIL import Image
 import ownhand.samples
 import stages.prepare
 from demo.drawing import Hand, draw_line
-from ownhand.correction.queue import Lines
+from ownhand.correction.queue import OpenLines
 from ownhand.correction.store import Store
 from ownhand.dataset.splits import SplitError
 from ownhand.errors import Refusal, run_stage
@@ -321,7 +321,7 @@ def test_what_a_person_has_set_aside_neither_waits_nor_is_rejected(
         save_line(raw / f"{name}.png", "текст", 1)
     with (raw / "annotations.csv").open("a", encoding="utf-8") as table:
         table.write("illegible.png,,\nlater.png,вновь написано,p9\n")
-    store = Store(Lines(raw, "utf-8"), raw.parent)
+    store = Store(OpenLines(raw, "utf-8"), raw.parent)
     store.set_aside(store.lines.by_name["illegible.png"], "", "unreadable")
     store.set_aside(store.lines.by_name["blank.png"], "", "not a line")
     with (raw / "set_aside.csv").open("a", encoding="utf-8") as table:

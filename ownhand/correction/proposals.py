@@ -21,7 +21,7 @@ from PIL import Image
 from pydantic import BaseModel as Schema
 
 from ownhand.correction.pictures import open_line
-from ownhand.correction.queue import Line, Lines
+from ownhand.correction.queue import Line, OpenLines
 from ownhand.dataset.conversion_cache import HASHES, KnownHashes, picture_key
 from ownhand.errors import Refusal
 from ownhand.files import AppendedLines, read_table, write_text
@@ -39,7 +39,7 @@ NEW_LINES_SECONDS = 5.0  # how often lines are looked for that were not there be
 
 
 @dataclass(frozen=True)
-class Reader:
+class ProposalReader:
     """What reads lines; name: for a person; fingerprint: of everything that decides what is read."""
 
     name: str
@@ -110,7 +110,7 @@ class Proposals:
         truth, seed = self.seeds.get(line.name, ("", None))
         return seed if truth == line.text else None
 
-    def start(self, open_reader: Callable[[], Reader], wanted: Callable[[], Iterable[Line]]) -> None:
+    def start(self, open_reader: Callable[[], ProposalReader], wanted: Callable[[], Iterable[Line]]) -> None:
         """Open the model and read the wanted lines in the background, in their order, until `stop`."""
         self.state = "opening"
         self._thread = threading.Thread(target=self._run, args=(open_reader, wanted), daemon=True)
@@ -122,7 +122,7 @@ class Proposals:
         if self._thread:
             self._thread.join(timeout=10)
 
-    def _run(self, open_reader: Callable[[], Reader], wanted: Callable[[], Iterable[Line]]) -> None:
+    def _run(self, open_reader: Callable[[], ProposalReader], wanted: Callable[[], Iterable[Line]]) -> None:
         try:
             reader = open_reader()
             self.reader_name = reader.name
@@ -144,7 +144,7 @@ class Proposals:
         known = self._by_line.get(line.number)
         return known is None or known[0] != line.region
 
-    def _read(self, reader: Reader, lines: list[Line], file: AppendedLines) -> None:
+    def _read(self, reader: ProposalReader, lines: list[Line], file: AppendedLines) -> None:
         unread: list[tuple[Line, str]] = []
         for line in lines:  # first what is known already, so that the uncertain ones come first at once
             content_hash = self.hashes.of(line.path)
@@ -191,7 +191,7 @@ def _propose(reading: Reading) -> Proposal:
     return Proposal(text, reading.confidence, reading.characters if fits else ())
 
 
-def read_evaluation(lines: Lines, root: Path) -> dict[str, tuple[str, Proposal]]:
+def read_validation(lines: OpenLines, root: Path) -> dict[str, tuple[str, Proposal]]:
     """By name of line, (transcription, adapter's reading) of the last `dvc repro`'s validation; {} without one."""
     seeds = {}
     with suppress(OSError, Refusal, KeyError, ValueError, csv.Error):
@@ -204,7 +204,7 @@ def read_evaluation(lines: Lines, root: Path) -> dict[str, tuple[str, Proposal]]
     return seeds
 
 
-def open_model(params: Params, adapter: Path) -> Reader:
+def open_model(params: Params, adapter: Path) -> ProposalReader:
     """The base model with the adapter, or alone where there is none yet; nothing is downloaded for it.
 
     Refusal when the base model is not on this machine.
@@ -228,4 +228,6 @@ def open_model(params: Params, adapter: Path) -> Reader:
     files = [*model.base.files(), *(sorted(adapter.glob("adapter_*")) if trained else ())]
     pictures = asdict(ImageLimits.of(params.prepare))
     deciding = (params.model, pictures, params.encode.mode, params.encode.max_tiles, params.transcribe)
-    return Reader("the adapter" if trained else "the base model", fingerprint(*deciding, files=files), model.read)
+    return ProposalReader(
+        "the adapter" if trained else "the base model", fingerprint(*deciding, files=files), model.read
+    )

@@ -74,7 +74,7 @@ class Line:
         return not (self.gone or self.text or self.why)
 
 
-class Lines:
+class OpenLines:
     """All lines of a folder, transcribed or not, in a format that `prepare` reads and this program writes.
 
     all: by number; in_order: those that are there, by picture and place on it; form: None where there is no file of
@@ -226,7 +226,7 @@ class Queue:
     first, -inf where nothing is known, for the order "uncertain"; None for the order of the pages.
     """
 
-    def __init__(self, lines: Lines, review: bool, urgency: Callable[[Line], float] | None) -> None:
+    def __init__(self, lines: OpenLines, review: bool, urgency: Callable[[Line], float] | None) -> None:
         self.lines = lines
         self.review = review
         self.urgency = urgency

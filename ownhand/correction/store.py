@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from ownhand.correction.queue import REASONS, Line, Lines, Stamp, stamp_of
+from ownhand.correction.queue import REASONS, Line, OpenLines, Stamp, stamp_of
 from ownhand.correction.rewriting import (
     append_row,
     replace_alto_line,
@@ -114,7 +114,7 @@ class Store:
     folder: where the journal is kept; stands: the changes that were not undone, the last one last.
     """
 
-    def __init__(self, lines: Lines, folder: Path) -> None:
+    def __init__(self, lines: OpenLines, folder: Path) -> None:
         self.lines = lines
         self.journal = folder / JOURNAL
         self.lock = threading.RLock()

@@ -36,13 +36,13 @@ Outlook = Literal["reached", "between", "at least", "out of reach", "unknown"]
 Floats = NDArray[np.float64]
 
 
-class Record(Schema):
+class CurvePart(Schema):
     """A part of curve.json."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Point(Record):
+class Point(CurvePart):
     """An adapter of the curve; the interval is None with fewer validation pages than `evaluate.min_pages`.
 
     subset: what it was trained on, such as "first 38 lines".
@@ -57,7 +57,7 @@ class Point(Record):
     cer_high: float | None
 
 
-class Law(Record):
+class Law(CurvePart):
     """CER = a * lines ** -b with the interval of b; scatter: of the adapters about it, as a share of the CER.
 
     band: (lines, CER, low, high) along the law; twice: the CER that twice the lines would give, as one more adapter
@@ -73,7 +73,7 @@ class Law(Record):
     twice: tuple[float, float, float]
 
 
-class Goal(Record):
+class Goal(CurvePart):
     """How many more lines the target asks for: the law's own number, and the ends of its interval.
 
     "between": both ends are known; "at least": only the lower one; "out of reach": not even that within FAR times the
@@ -87,7 +87,7 @@ class Goal(Record):
     high: int | None = None
 
 
-class LearningCurve(Record):
+class LearningCurve(CurvePart):
     """The content of curve.json; of: the samples and parameters that it was made from, see `origin`."""
 
     of: str

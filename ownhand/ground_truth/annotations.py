@@ -31,7 +31,7 @@ REQUIRED = ("filename", "text")
 _Row = tuple[int, int, list[str], str]  # first and last line, fields, what is wrong with it
 
 
-def read_table(path: Path, encoding: str) -> Transcriptions:
+def read_annotations(path: Path, encoding: str) -> Transcriptions:
     """The records of a CSV, TSV or Excel file, in order; the delimiter comes from the header.
 
     Rows without any content are skipped, rows with a wrong number of fields or stray quotes are rejected. Raises
@@ -161,7 +161,7 @@ def _find(files: Sequence[File]) -> list[File]:
 
 
 def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Transcriptions:
-    return read_table(own[0][1], encoding)
+    return read_annotations(own[0][1], encoding)
 
 
 FORMAT = Format(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ownhand.ground_truth.annotations import read_table
+from ownhand.ground_truth.annotations import read_annotations
 from ownhand.ground_truth.json_lines import read_plain_row, read_records
 from ownhand.ground_truth.records import File, Format, Transcriptions, beside
 
@@ -24,7 +24,7 @@ def _read(own: Sequence[File], files: Sequence[File], encoding: str) -> Transcri
     readings = []
     for source, path in own:
         is_table = path.name.casefold() == NAMES[0]
-        reading = read_table(path, encoding) if is_table else read_records(path, encoding, read_plain_row)
+        reading = read_annotations(path, encoding) if is_table else read_records(path, encoding, read_plain_row)
         records = [
             replace(record, row=f"{source}:{record.row}", filename=beside(source, record.filename))
             for record in reading.records

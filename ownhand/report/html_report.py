@@ -157,7 +157,7 @@ def _gather_lines(sources: ReportSources) -> dict[str, Any]:
         "marked": mark_differences,
         "comparable": comparable,
         "pages": pages,
-        "page_names": name_pages(lines),
+        "page_names": label_pages(lines),
         "pages_end": end_of_axis(pages, readers_of(lines)),
     }
 
@@ -232,7 +232,7 @@ def show_spaces(text: str) -> str:
     return text if text.isprintable() else " ".join(f"U+{ord(character):04X}" for character in text)
 
 
-def name_pages(lines: Sequence[ScoredLine]) -> dict[str, str]:
+def label_pages(lines: Sequence[ScoredLine]) -> dict[str, str]:
     """What the report calls each page: without the hand's name where there is only one hand."""
     several = len({line.sample.hand for line in lines}) > 1
     return {line.page: line.page if several else line.sample.page for line in lines}

@@ -42,10 +42,10 @@ UNTRACKED = ("check", "runtime")  # groups that change no result, so that DVC wr
 def gather_records(root: Path, samples: Sequence[Sample]) -> dict[str, Any]:
     """The template's variables about data, training and settings of the repository at `root`."""
     metrics = root / "metrics"
-    train = read_json(metrics / "train.json")
+    train = read_if_there(metrics / "train.json")
     rejected = files.read_table(metrics / "rejected.csv")
     waiting = Counter(row["what"].partition(":")[0] for row in files.read_table(metrics / "waiting.csv"))
-    readiness = read_json(metrics / "readiness.json").get("findings", [])
+    readiness = read_if_there(metrics / "readiness.json").get("findings", [])
     return {
         "curve": read_curves(metrics / "curves", "*_loss.csv", "loss"),
         "cer_curve": read_curves(metrics / "curves", "*_cer.csv", "cer", 100.0),
@@ -110,7 +110,7 @@ def count_splits(samples: Sequence[Sample]) -> list[dict[str, Any]]:
     return rows
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_if_there(path: Path) -> dict[str, Any]:
     """The object of a JSON file; empty without the file. Refusal when it is damaged."""
     if not path.exists():
         return {}

@@ -22,14 +22,14 @@ QUALITY = 80
 
 
 @dataclass(frozen=True)
-class Group:
+class ContactRow:
     """Pictures that belong together, each with its caption."""
 
     title: str
     pictures: Sequence[tuple[str, Image.Image]]
 
 
-def write_contact_sheet(folder: Path, settings: Mapping[str, Any], groups: Sequence[Group]) -> None:
+def write_contact_sheet(folder: Path, settings: Mapping[str, Any], groups: Sequence[ContactRow]) -> None:
     """Write the pictures, reduced, and the settings that made them; sheet.json last."""
     written = []
     for number, group in enumerate(groups):

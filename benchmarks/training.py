@@ -38,14 +38,15 @@ from ownhand.files import hash_file, write_json
 from ownhand.model.adapter import add_adapter, lora_config
 from ownhand.model.base import BaseModel
 from ownhand.model.sequence import build_training_ids
+from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params, read_params
 from ownhand.runtime import DTYPES, set_up
 from ownhand.samples import PROCESSED, Sample, read_metadata, write_metadata
 from ownhand.training.batches import VisionCollator
 from ownhand.training.run import create_trainer, prepare_datasets, set_up_lora
-from ownhand.vision.encoding import content_key, encode_views
 from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import Pictures
+from ownhand.vision.token_store import content_key, fill_features, open_store
 from stages import train
 
 ROOT = Path(__file__).parent.parent
@@ -198,8 +199,13 @@ def encode(params: Params) -> None:
     """What `stages.encode` does, without its probes and its contact sheet."""
     device, samples, base = set_up(params.runtime), read_metadata(), BaseModel.open(params)
     keys = {sample.image_id: content_key(sample, sample.image_id, params.encode) for sample in samples}
-    views_of = Pictures(samples, base.vision, params.encode).views
-    encode_views(keys, views_of, base, params, device, train.FEATURES, {}, "encode")
+    pictures, tower = Pictures(samples, base.view_rules, params.encode), base.load(device, decoder=False)
+
+    def see(key: str) -> torch.Tensor:
+        return compute_vision_tokens(tower, pictures.views(key))
+
+    with open_store(base, params, device) as store:
+        fill_features(train.FEATURES, keys, see, store, {}, "encode")
 
 
 def train_ours(params: Params) -> dict[str, Any]:
@@ -217,7 +223,7 @@ def run_usual(params: Params) -> dict[str, Any]:
     before_mb, device = peak_mb(), set_up(params.runtime)
     base = BaseModel.open(params)
     samples = [sample for sample in read_metadata() if sample.split == "train"]
-    pictures = Pictures(samples, base.vision, params.encode)
+    pictures = Pictures(samples, base.view_rules, params.encode)
     collate = VisionCollator(base.special, base.dtype)
 
     def collator(rows: list[Sample]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from benchmarks.training import FONT, ROOT, TEXTS, wait
 from demo.drawing import draw_line, random_hand
 from ownhand.files import write_json
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import transcribe
+from ownhand.model.decoding import read_tokens
 from ownhand.model.views import compute_vision_tokens
 from ownhand.params import read_params
 from ownhand.runtime import DTYPES, set_up
@@ -59,10 +59,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
 
     def read(tokens: list[Any], batch_size: int) -> list[Reading]:
         settings = params.transcribe.model_copy(update={"batch_size": batch_size})
-        return transcribe(model, tokens, base, settings, None)
+        return read_tokens(model, tokens, base, settings, None)
 
     def see(picture: Image.Image) -> Any:
-        return compute_vision_tokens(model, base.vision.views(picture))
+        return compute_vision_tokens(model, base.view_rules.views(picture))
 
     seconds: dict[str, list[float]] = {"encode": [], "ours": [], "usual": []}
     for _ in range(TIMES):

@@ -50,15 +50,15 @@ class Reading:
     """What a reader made of one picture.
 
     runaway: the output reached the token limit or ends in a loop; confidence: geometric mean of the probabilities of
-    the chosen tokens, eos included, 0-1, NaN from readers that say none; characters: for each code point of the text
-    the probability of the token that holds it, () where tokens and text do not fit each other byte by byte.
+    the chosen tokens, eos included, 0-1, NaN from readers that say none; character_confidence: for each code point of
+    the text the probability of the token that holds it, () where tokens and text do not fit each other byte by byte.
     """
 
     text: str
     new_tokens: int = 0
     runaway: bool = False
     confidence: float = math.nan
-    characters: tuple[float, ...] = field(default=(), compare=False, repr=False)
+    character_confidence: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
     def row(self, image_id: str) -> dict[str, Any]:
         """The row of a prediction file, for the picture of this sample."""

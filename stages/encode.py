@@ -13,20 +13,24 @@ at the pictures itself. The blank and printed pictures of ownhand/vision/probes.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+
+import torch
 
 from ownhand import processes
 from ownhand.errors import run_stage
 from ownhand.inputs import Inputs
 from ownhand.model.base import BaseModel
+from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params, read_params
 from ownhand.processes import start_processes
-from ownhand.runtime import alone_in, set_up
+from ownhand.runtime import set_up
 from ownhand.samples import Sample, read_metadata
 from ownhand.vision.contact_sheet import ContactRow, write_contact_sheet
-from ownhand.vision.encoding import cached_copies, content_key, encode_views, image_key, store_folder, tidy_store
 from ownhand.vision.pictures import Pictures, copy_keys
 from ownhand.vision.probes import probe_pictures
+from ownhand.vision.token_store import cached_copies, content_key, fill_features, image_key, open_store, tidy_store
 
 FEATURES = Path("data/features")
 CONTACT_SHEET = "contact_sheet"  # below it
@@ -60,16 +64,20 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
     """Encode all samples into `features`; returns the closing line."""
     device = set_up(params.runtime)
     base = BaseModel.open(params)
-    vision = base.vision
     copies, probes = cached_copies(params), probe_pictures(samples)
-    pictures = Pictures(samples, vision, params.encode, probes)
+    pictures = Pictures(samples, base.view_rules, params.encode, probes)
+    tower = cache(lambda: base.load(device, decoder=False))  # at the first picture that the token store does not hold
+
+    def see(key: str) -> torch.Tensor:
+        return compute_vision_tokens(tower(), pictures.views(key))
+
     own = {key: content_key(sample, key, params.encode) for sample in samples for key in feature_keys(sample, copies)}
     keys = own | {key: image_key(image) for key, image in probes.items()}
-    origin = {"mode": vision.mode, "max_tiles": vision.max_tiles, "copies": copies}
-    with alone_in(store_folder(base, params, device).parent):
-        tokens = encode_views(keys, pictures.views, base, params, device, features, origin, "encode")
+    origin = {"mode": base.view_rules.mode, "max_tiles": base.view_rules.max_tiles, "copies": copies}
+    with open_store(base, params, device) as store:
+        tokens = fill_features(features, keys, see, store, origin, "encode")
         if processes.number() == 0:
-            tidy_store(base, params, device, set(keys.values()))
+            tidy_store(store, set(keys.values()), params.runtime.store_mb)
     if processes.number() == 0:
         show_copies(samples, pictures, features / CONTACT_SHEET)
     return (

@@ -111,7 +111,7 @@ def prepare(
     for note in truth.notes:
         print(f"prepare: note: {note}")
     results = convert_pictures(
-        [(record.path, record.region) for record in truth.samples],
+        [(record.path, record.region) for record in truth.records],
         processed / UNFINISHED,
         ImageLimits.of(params),
         cache=cache,
@@ -119,7 +119,7 @@ def prepare(
     accepted: list[Record] = []
     pictures: list[ConvertedPicture] = []
     rejections = list(truth.rejections)
-    for record, result in zip(truth.samples, results, strict=True):
+    for record, result in zip(truth.records, results, strict=True):
         if not isinstance(result, ConvertedPicture):
             rejections.append(Rejection(record.filename, record.row, result))
         elif problem := limit.why_not(record.text, result.width_px, result.height_px):
@@ -166,17 +166,17 @@ def prepare(
     )
 
 
-def name_pages(samples: Sequence[Record]) -> list[str]:
-    """The page of each sample; one that names none is its own page, called like its file without the suffix.
+def name_pages(records: Sequence[Record]) -> list[str]:
+    """The page of each record; one that names none is its own page, called like its file without the suffix.
 
     Where that name is another's too, the file name stays whole, so that no two own pages are one.
     """
-    stems = [str(PurePosixPath(sample.filename).with_suffix("")) for sample in samples]
-    own = Counter(stem for sample, stem in zip(samples, stems, strict=True) if not sample.page)
-    given = {sample.page for sample in samples}
+    stems = [str(PurePosixPath(record.filename).with_suffix("")) for record in records]
+    own = Counter(stem for record, stem in zip(records, stems, strict=True) if not record.page)
+    given = {record.page for record in records}
     return [
-        sample.page or (sample.filename if own[stem] > 1 or stem in given else stem)
-        for sample, stem in zip(samples, stems, strict=True)
+        record.page or (record.filename if own[stem] > 1 or stem in given else stem)
+        for record, stem in zip(records, stems, strict=True)
     ]
 
 

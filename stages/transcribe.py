@@ -25,7 +25,7 @@ from ownhand.files import write_text
 from ownhand.inputs import Inputs
 from ownhand.model.adapter import changes_vision, load_adapter
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import as_reader, json_lines, read_samples, transcribe
+from ownhand.model.decoding import as_reader, json_lines, read_samples, read_tokens
 from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params, TranscribeParams, read_params
 from ownhand.processes import start_processes
@@ -52,7 +52,7 @@ def main() -> None:
     base = BaseModel.open(params)
     loaded = base.load(device, vision=sees_anew, expert_weights=params.transcribe.expert_weights)
     model = load_adapter(loaded, ADAPTER, params.transcribe.adapter_strength)
-    pictures = Pictures(samples, base.vision, params.encode, probe_pictures(samples))
+    pictures = Pictures(samples, base.view_rules, params.encode, probe_pictures(samples))
 
     def see_anew(key: str) -> torch.Tensor:
         return compute_vision_tokens(model, pictures.views(key))
@@ -125,7 +125,7 @@ def transcribe_probes(
             continue
         with as_reader(model, reader):
             tokens = [tokens_of[reader](picture) for _, picture, _ in pictures]
-            readings = transcribe(model, tokens, base, params, f"{probe} pictures, {reader}")
+            readings = read_tokens(model, tokens, base, params, f"{probe} pictures, {reader}")
         rows += [
             {
                 "probe": probe,

@@ -24,7 +24,7 @@ from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from ownhand.model.loading import load_base_model, read_tokenizer, special_tokens
 from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens
-from ownhand.model.views import VisionInput, compute_vision_tokens, read_view_sizes
+from ownhand.model.views import ViewRules, compute_vision_tokens, read_view_sizes
 from ownhand.params import read_params
 from ownhand.samples import Sample, write_metadata
 from ownhand.vision.features import FeatureCache, write_features
@@ -87,8 +87,8 @@ def samples(pictures: list[Image.Image]) -> list[Sample]:
 
 
 @pytest.fixture(scope="session")
-def vision(model_folder: Path) -> VisionInput:
-    return VisionInput("gundam", read_view_sizes(model_folder), 8)
+def vision(model_folder: Path) -> ViewRules:
+    return ViewRules("gundam", read_view_sizes(model_folder), 8)
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +97,7 @@ def feature_folder(
     model_folder: Path,
     pictures: list[Image.Image],
     samples: list[Sample],
-    vision: VisionInput,
+    vision: ViewRules,
 ) -> Path:
     """The vision tokens of `pictures`, as `encode` writes them."""
     folder = tmp_path_factory.mktemp("features")

@@ -29,7 +29,7 @@ from ownhand.model.loading import load_base_model
 from ownhand.model.loss import label_logits_loss
 from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
-from ownhand.model.views import VisionInput, compute_vision_tokens
+from ownhand.model.views import ViewRules, compute_vision_tokens
 from ownhand.params import TrainParams, read_params
 from ownhand.samples import Sample
 from ownhand.training.batches import VisionCollator
@@ -87,7 +87,7 @@ def datasets(
     pictures: list[Image.Image],
     cache: FeatureCache,
     special: SpecialTokens,
-    vision: VisionInput,
+    vision: ViewRules,
     tmp_path: Path,
 ) -> dict[str, dict[str, Any]]:
     """The same two samples as batches from the cache and from picture files."""
@@ -212,7 +212,7 @@ def test_half_an_adapter_adds_half_to_every_weight(
 
 
 def test_an_adapter_of_the_vision_tower_changes_vision_tokens_and_needs_the_tower(
-    tmp_path: Path, model_folder: Path, pictures: list[Image.Image], vision: VisionInput
+    tmp_path: Path, model_folder: Path, pictures: list[Image.Image], vision: ViewRules
 ) -> None:
     trained = train_a_little(model_folder, ["vision"], tmp_path)
     views = vision.views(pictures[0])

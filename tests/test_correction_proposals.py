@@ -135,7 +135,7 @@ def test_the_base_model_reads_until_there_is_an_adapter(
     reader = open_model(params, stage_folder / "no-adapter")
     assert reader.name == "the base model"
     (reading,) = reader.read_pictures(pictures[:1])
-    assert len(reading.characters) in (0, len(reading.text))
+    assert len(reading.character_confidence) in (0, len(reading.text))
     assert open_model(params, stage_folder / "no-adapter").fingerprint == reader.fingerprint
 
 

@@ -165,7 +165,7 @@ def test_interrupted_anywhere_it_goes_on_and_gives_the_same_bytes(
             cross_validate.main()
     with monkeypatch.context() as patch:
         patch.setattr(SealCheckpoints, "on_save", after_a_checkpoint_of_the_second_fold)
-        patch.setattr(run, "encode_views", None)  # the copies are there already
+        patch.setattr(run, "fill_features", None)  # the copies are there already
         with pytest.raises(Interrupted):
             cross_validate.main()
     assert not cross_validate.OUTPUT.exists() and set(trained) == {"fold-1", "fold-2"}

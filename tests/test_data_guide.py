@@ -41,8 +41,8 @@ def test_the_example_makes_three_samples_for_training_and_one_for_validation(tmp
 def test_every_layout_that_is_shown_is_read_without_a_rejected_row(tmp_path: Path, name: str) -> None:
     copy_example(name, tmp_path / "raw")
     truth = read_ground_truth(tmp_path / "raw", "utf-8")
-    assert truth.rows == len(truth.samples) >= 1
-    assert truth.samples[0].text == "Миновало почти десятилетие,"
+    assert truth.rows == len(truth.records) >= 1
+    assert truth.records[0].text == "Миновало почти десятилетие,"
 
 
 def test_every_format_has_its_example(tmp_path: Path) -> None:

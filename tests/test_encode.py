@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from ownhand.files import Unwritable
+from ownhand.model import views
 from ownhand.params import read_params
 from ownhand.samples import Sample, read_metadata
-from ownhand.vision import encoding
 from ownhand.vision.contact_sheet import read_contact_sheet
 from ownhand.vision.features import FeatureCache
 from stages.encode import encode
@@ -92,8 +92,8 @@ def test_lines_that_are_added_cost_only_themselves_and_the_features_are_those_of
     moved = [replace(sample, image_id=f"{i:05d}") for i, sample in enumerate(samples[1:], start=1)]
     encode(moved, params)  # ids before the first line was put in front
     seen = []
-    compute = encoding.compute_vision_tokens
-    monkeypatch.setattr(encoding, "compute_vision_tokens", lambda *arguments: seen.append(1) or compute(*arguments))
+    compute = views.compute_vision_tokens
+    monkeypatch.setattr("stages.encode.compute_vision_tokens", lambda *arguments: seen.append(1) or compute(*arguments))
     encode(samples, params)
     assert len(seen) == 1 + 2
     incremental = {path.name: path.read_bytes() for path in Path("data/features").iterdir() if path.is_file()}

@@ -30,7 +30,7 @@ from ownhand.model.adapter import (
 )
 from ownhand.model.loading import load_base_model
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
-from ownhand.model.views import VisionInput, compute_vision_tokens
+from ownhand.model.views import ViewRules, compute_vision_tokens
 from ownhand.params import Params, TranscribeParams, read_params
 from ownhand.vision.features import FeatureCache
 
@@ -77,7 +77,7 @@ def test_the_merged_model_reads_as_base_and_adapter(
     model_folder: Path,
     special: SpecialTokens,
     pictures: list[Any],
-    vision: VisionInput,
+    vision: ViewRules,
     targets: list[str],
 ) -> None:
     params = parameters(model_folder, targets)

@@ -19,12 +19,12 @@ from ownhand.checks.base_model import check_base_model, gather_model
 from ownhand.errors import Refusal
 from ownhand.files import write_json
 from ownhand.model.adapter import add_adapter, load_adapter, lora_config, save_adapter
-from ownhand.model.decoding import transcribe
+from ownhand.model.decoding import read_tokens
 from ownhand.model.families import FAMILIES, read_family
 from ownhand.model.loading import load_base_model, model_class, read_tokenizer, special_tokens
 from ownhand.model.loss import label_logits_loss
 from ownhand.model.sequence import SpecialTokens, build_training_ids
-from ownhand.model.views import Views, VisionInput, compute_vision_tokens, read_view_sizes
+from ownhand.model.views import ViewRules, Views, compute_vision_tokens, read_view_sizes
 from ownhand.params import TranscribeParams, read_params
 from ownhand.training.batches import VisionCollator
 
@@ -100,7 +100,7 @@ def relative(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     model_class(config)(config).save_pretrained(folder)
     write_json(folder / "processor_config.json", {})
     picture = draw_line(TEXT, FONT, Hand(), np.random.default_rng(1), 64).resize((1500, 500))
-    vision = VisionInput("gundam", read_view_sizes(folder), read_family(folder).max_tiles)
+    vision = ViewRules("gundam", read_view_sizes(folder), read_family(folder).max_tiles)
     return Relative(request.param, folder, special, vision.views(picture))
 
 
@@ -157,13 +157,13 @@ def test_every_target_learns_and_the_adapter_comes_back(relative: Relative, targ
 
 def test_it_reads_from_cached_tokens_in_batches_as_alone(relative: Relative) -> None:
     tower = relative.load(decoder=False)
-    small = VisionInput("base", read_view_sizes(relative.folder), 6).views(Image.new("RGB", (300, 200), "white"))
+    small = ViewRules("base", read_view_sizes(relative.folder), 6).views(Image.new("RGB", (300, 200), "white"))
     pictures = [compute_vision_tokens(tower, views) for views in (relative.views, small)]
     model, base = relative.load(vision=False), open_model(relative.folder)
 
     def read(tokens: list[torch.Tensor]) -> list[Any]:
         params = TranscribeParams(max_new_tokens=6, no_repeat_ngram_size=3, batch_size=2)
-        return transcribe(model, tokens, base, params, "test")
+        return read_tokens(model, tokens, base, params, "test")
 
     together, apart = read(pictures), [read([tokens])[0] for tokens in pictures]
     assert [reading.text for reading in together] == [reading.text for reading in apart]

@@ -39,17 +39,17 @@ def test_rows_become_samples_in_their_order(tmp_path: Path) -> None:
     truth = read(
         tmp_path, ["b.jpg", "sub/стр 1 🙂.png"], "b.jpg,два,p1,Аня\nsub/стр 1 🙂.png,раз,,\n", "file,text,page,hand"
     )
-    assert [(s.filename, s.text, s.page, s.hand, s.row) for s in truth.samples] == [
+    assert [(s.filename, s.text, s.page, s.hand, s.row) for s in truth.records] == [
         ("b.jpg", "два", "p1", "Аня", 2),
         ("sub/стр 1 🙂.png", "раз", "", "", 3),
     ]
-    assert all(sample.path.is_file() for sample in truth.samples)
+    assert all(sample.path.is_file() for sample in truth.records)
     assert (truth.rows, truth.images, truth.rejections, truth.notes) == (2, 2, [], [])
 
 
 def test_tsv_is_read_too(tmp_path: Path) -> None:
     raw = make_folder(tmp_path, ["a.jpg"], "filename\ttext\na.jpg\tраз, два\n", "annotations.tsv")
-    assert read_ground_truth(raw, "utf-8").samples[0].text == "раз, два"
+    assert read_ground_truth(raw, "utf-8").records[0].text == "раз, два"
 
 
 def test_missing_folder_missing_table_and_two_tables_are_errors(tmp_path: Path) -> None:
@@ -97,14 +97,14 @@ def test_image_without_row_waits_and_is_no_rejection(tmp_path: Path) -> None:
 
 def test_same_file_twice_with_the_same_text_keeps_one(tmp_path: Path) -> None:
     truth = read(tmp_path, ["a.jpg"], "a.jpg,е\u0308ж\n./a.jpg, ёж \n")
-    assert [(sample.row, sample.text) for sample in truth.samples] == [(2, "ёж")]
+    assert [(sample.row, sample.text) for sample in truth.records] == [(2, "ёж")]
     assert only_rejection(truth) == Rejection("a.jpg", 3, "repeated: row 2 says the same and is kept", counted=False)
 
 
 @pytest.mark.parametrize(("second", "what"), [("нет,p1", "texts"), ("да,p2", "pages")])
 def test_same_file_twice_with_different_texts_or_pages_rejects_both(tmp_path: Path, second: str, what: str) -> None:
     truth = read(tmp_path, ["a.jpg"], f"a.jpg,да,p1\na.jpg,{second}\n", "filename,text,page")
-    assert truth.samples == []
+    assert truth.records == []
     assert [rejection.row for rejection in truth.rejections] == [2, 3]
     assert all(f"different {what}: rows 2, 3" in rejection.reason for rejection in truth.rejections)
 
@@ -121,7 +121,7 @@ def test_paths_that_leave_the_folder_are_rejected_as_outside(tmp_path: Path, pat
 
 def test_paths_inside_the_folder_may_be_written_in_other_ways(tmp_path: Path) -> None:
     truth = read(tmp_path, ["sub/a.jpg", "b.jpg"], "sub\\a.jpg,да\nsub/../b.jpg,нет\n")
-    assert [sample.filename for sample in truth.samples] == ["sub/a.jpg", "b.jpg"]
+    assert [sample.filename for sample in truth.records] == ["sub/a.jpg", "b.jpg"]
 
 
 def link(path: Path, target: Path) -> None:
@@ -138,7 +138,7 @@ def test_links_that_leave_the_folder_are_rejected_as_outside(tmp_path: Path) -> 
     link(raw / "link.jpg", tmp_path / "secret/x.jpg")
     link(raw / "folder", tmp_path / "secret")
     truth = read_ground_truth(raw, "utf-8")
-    assert [sample.filename for sample in truth.samples] == ["a.jpg"]
+    assert [sample.filename for sample in truth.records] == ["a.jpg"]
     assert [(r.row, r.kind) for r in truth.rejections] == [(3, "outside data/raw"), (4, "outside data/raw")]
 
 
@@ -147,7 +147,7 @@ def test_links_inside_the_folder_are_read_as_files_and_not_walked_as_folders(tmp
     link(raw / "same.jpg", raw / "sub/a.jpg")
     link(raw / "folder", raw / "sub")
     truth = read_ground_truth(raw, "utf-8")
-    assert [sample.filename for sample in truth.samples] == ["same.jpg"]
+    assert [sample.filename for sample in truth.records] == ["same.jpg"]
     assert [r.kind for r in truth.rejections if r.counted] == ["link that is not followed"]
 
 
@@ -157,19 +157,19 @@ def test_names_that_differ_only_in_unicode_form_are_an_error(tmp_path: Path) -> 
 
 
 def test_files_that_are_no_pictures_may_clash(tmp_path: Path) -> None:
-    assert len(read(tmp_path, ["a.png", "notes.txt", "Notes.txt"], "a.png,да\n").samples) == 1
+    assert len(read(tmp_path, ["a.png", "notes.txt", "Notes.txt"], "a.png,да\n").records) == 1
 
 
 def test_another_letter_case_finds_the_file_and_is_noted(tmp_path: Path) -> None:
     truth = read(tmp_path, ["IMG_1.JPG"], "img_1.jpg,да\n")
-    assert truth.samples[0].filename == "IMG_1.JPG"
+    assert truth.records[0].filename == "IMG_1.JPG"
     assert truth.notes[0] == "1 row(s) write their file name in another letter case"
 
 
 def test_system_files_are_neither_read_nor_listed(tmp_path: Path) -> None:
     junk = [".DS_Store", "._a.jpg", "Thumbs.db", "desktop.ini", ".hidden/b.jpg", "__MACOSX/c.jpg"]
     truth = read(tmp_path, ["a.jpg", *junk], "a.jpg,да\n._a.jpg,нет\n")
-    assert (len(truth.samples), truth.images) == (1, 1)
+    assert (len(truth.records), truth.images) == (1, 1)
     assert only_rejection(truth).kind == "system file"
 
 
@@ -265,9 +265,9 @@ def test_every_format_keeps_texts_exactly_and_names_rows_that_differ(truth_of: R
     written = ["NA", "null", "007", "1.0", "TRUE", "мо\u0438\u0306 «Ёж» 🙂"]
     files = [f"sub/стр {number}.jpg" for number in range(len(written))]
     truth = truth_of(files, list(zip(files, written, strict=True)))
-    assert [sample.text for sample in truth.samples] == [*written[:-1], "мой «Ёж» 🙂"]
-    assert [plain(sample.filename) for sample in truth.samples] == files
-    assert len({sample.row for sample in truth.samples}) == truth.rows == truth.images == len(files)
+    assert [sample.text for sample in truth.records] == [*written[:-1], "мой «Ёж» 🙂"]
+    assert [plain(sample.filename) for sample in truth.records] == files
+    assert len({sample.row for sample in truth.records}) == truth.rows == truth.images == len(files)
     assert truth.rejections == []
 
 
@@ -284,7 +284,7 @@ def test_every_format_rejects_empty_and_damaged_texts_and_missing_pictures_by_ro
         assert waiting == {}
         expected["b"] = ("empty text", True, True)
     assert kinds == expected
-    assert truth.rows == len(truth.samples) + len(truth.rejections) + len(truth.waiting) == 4
+    assert truth.rows == len(truth.records) + len(truth.rejections) + len(truth.waiting) == 4
 
 
 def test_every_format_lists_pictures_that_it_does_not_name(truth_of: Reader) -> None:
@@ -295,7 +295,7 @@ def test_every_format_lists_pictures_that_it_does_not_name(truth_of: Reader) -> 
 
 def test_every_format_settles_pictures_that_are_named_twice(truth_of: Reader) -> None:
     truth = truth_of(["a.jpg", "b.jpg"], [("a.jpg", "е\u0308ж"), ("a.jpg", "ёж "), ("b.jpg", "да"), ("b.jpg", "нет")])
-    assert [(plain(sample.filename), sample.text) for sample in truth.samples] == [("a.jpg", "ёж")]
+    assert [(plain(sample.filename), sample.text) for sample in truth.records] == [("a.jpg", "ёж")]
     assert sorted((plain(r.file), r.kind, r.counted) for r in truth.rejections) == [
         ("a.jpg", "repeated", False),
         ("b.jpg", "named twice with different texts", True),
@@ -309,8 +309,8 @@ def test_every_format_matches_names_by_normal_form_and_letter_case(
 ) -> None:
     stored, named = unicodedata.normalize(on_disk, "Ёлка й.JPG"), unicodedata.normalize(written, "ёлка Й.jpg")
     truth = truth_of([stored, "b.jpg"], [(named, "да"), ("b.jpg", "нет")])
-    assert {plain(sample.filename): sample.text for sample in truth.samples} == {"Ёлка й.JPG": "да", "b.jpg": "нет"}
-    assert [sample.path.is_file() for sample in truth.samples] == [True, True]
+    assert {plain(sample.filename): sample.text for sample in truth.records} == {"Ёлка й.JPG": "да", "b.jpg": "нет"}
+    assert [sample.path.is_file() for sample in truth.records] == [True, True]
 
 
 def test_no_format_reads_files_outside_the_folder(truth_of: Reader, tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_no_format_reads_files_outside_the_folder(truth_of: Reader, tmp_path: Pa
         truth = truth_of(["a.jpg"], [("a.jpg", "да"), *((name, "нет") for name in names)])
     except OSError:
         pytest.skip("this system has no such file names")
-    assert [plain(sample.filename) for sample in truth.samples] == ["a.jpg"]
+    assert [plain(sample.filename) for sample in truth.records] == ["a.jpg"]
     if truth.source.startswith(".txt"):  # these name nothing: what lies outside is never seen
         return
     assert [r.kind for r in truth.rejections] == ["outside data/raw"] * len(names)
@@ -331,7 +331,7 @@ def test_no_format_follows_links_out_of_the_folder(truth_of: Reader, tmp_path: P
     write_file(tmp_path / "raw/a.jpg", "")
     link(tmp_path / "raw/link.jpg", tmp_path / "x.jpg")
     truth = truth_of([], [("a.jpg", "да"), ("link.jpg", "нет")])
-    assert [plain(sample.filename) for sample in truth.samples] == ["a.jpg"]
+    assert [plain(sample.filename) for sample in truth.records] == ["a.jpg"]
     (rejection,) = truth.rejections
     assert rejection.kind in ("outside data/raw", "image not found")
 
@@ -361,7 +361,7 @@ def test_files_that_are_said_to_be_something_else_are_no_ground_truth(tmp_path: 
     write_annotations(tmp_path, [("a.jpg", "да")])
     write_file(tmp_path / "a.txt", "a.jpg")
     truth = read_ground_truth(tmp_path, "utf-8", not_truth=["a.txt"])
-    assert (len(truth.samples), truth.rejections) == (1, [])
+    assert (len(truth.records), truth.rejections) == (1, [])
 
 
 def test_what_is_no_file_is_named_for_what_it_is_before_anything_is_read(tmp_path: Path) -> None:

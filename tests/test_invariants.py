@@ -18,11 +18,11 @@ from ownhand.files import hash_file
 from ownhand.model import loss as loss_module
 from ownhand.model.adapter import add_adapter, lora_config
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import transcribe
+from ownhand.model.decoding import read_tokens
 from ownhand.model.loading import load_base_model, read_tokenizer
 from ownhand.model.loss import label_logits_loss, sum_cross_entropy
 from ownhand.model.sequence import IGNORED_LABEL, SpecialTokens
-from ownhand.model.views import VisionInput, compute_vision_tokens
+from ownhand.model.views import ViewRules, compute_vision_tokens
 from ownhand.params import TrainParams, TranscribeParams, read_params
 from ownhand.samples import Sample
 from ownhand.training.batches import VisionCollator
@@ -61,7 +61,7 @@ def fit(model: Any, batch: dict[str, Any], steps: int, rate: float) -> float:
 def test_cached_tokens_give_the_loss_of_pictures(
     model_folder: Path,
     pictures: list[Image.Image],
-    vision: VisionInput,
+    vision: ViewRules,
     dataset: CachedSamples,
     special: SpecialTokens,
 ) -> None:
@@ -89,7 +89,7 @@ def test_the_decoder_without_its_vision_tower_gives_the_same_loss(
 
 
 def test_the_vision_tower_without_its_decoder_gives_the_same_tokens(
-    model_folder: Path, pictures: list[Image.Image], vision: VisionInput
+    model_folder: Path, pictures: list[Image.Image], vision: ViewRules
 ) -> None:
     views = vision.views(pictures[0])
     whole, alone = (
@@ -146,7 +146,7 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     base = open_model(ROOT / "models/base")
     whole = base.load()
     seen = (
-        (sample.image_id, compute_vision_tokens(whole, base.vision.views(picture)))
+        (sample.image_id, compute_vision_tokens(whole, base.view_rules.views(picture)))
         for sample, picture in zip(samples, pictures, strict=True)
     )
     write_features(tmp_path / "features", seen, {}, shard_mb=1)
@@ -162,7 +162,7 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     model.eval()
     tokens = [cache.tokens(example.key) for example in dataset.examples]
     settings = TranscribeParams(max_new_tokens=40, no_repeat_ngram_size=35, batch_size=3)
-    readings = transcribe(model, tokens, base, settings, "test")
+    readings = read_tokens(model, tokens, base, settings, "test")
     assert jiwer.cer(TEXTS, [reading.text for reading in readings]) == 0
     assert not any(reading.runaway for reading in readings)
     with torch.no_grad():

@@ -56,24 +56,24 @@ def read(folder: Path, *rows: Any, files: tuple[str, ...] = ("a.jpg", "b.jpg")) 
 )
 def test_every_layout_gives_picture_and_text(tmp_path: Path, row: dict[str, Any]) -> None:
     truth = read(tmp_path, row)
-    assert [(s.filename, s.text, s.page, s.hand, s.row) for s in truth.samples] == [("a.jpg", "Ёж", "", "", 1)]
+    assert [(s.filename, s.text, s.page, s.hand, s.row) for s in truth.records] == [("a.jpg", "Ёж", "", "", 1)]
     assert truth.source == "JSON lines from lines.jsonl"
 
 
 @pytest.mark.parametrize("row", [{"image": "a.jpg", "text": "Ёж"}, {"images": ["a.jpg"], "messages": [answer("Ёж")]}])
 def test_page_and_hand_may_stand_beside_in_every_layout(tmp_path: Path, row: dict[str, Any]) -> None:
-    (sample,) = read(tmp_path, {**row, "page": "p1", "hand": "Аня"}).samples
+    (sample,) = read(tmp_path, {**row, "page": "p1", "hand": "Аня"}).records
     assert (sample.page, sample.hand) == ("p1", "Аня")
 
 
 def test_lines_are_numbered_as_in_the_file_and_blank_ones_are_no_rows(tmp_path: Path) -> None:
     truth = read(tmp_path, {"image": "a.jpg", "text": "раз"}, "", {"image": "b.jpg", "text": "два\nтри"})
-    assert [(sample.row, sample.text) for sample in truth.samples] == [(1, "раз"), (3, "два\nтри")]
+    assert [(sample.row, sample.text) for sample in truth.records] == [(1, "раз"), (3, "два\nтри")]
     assert truth.rows == 2
 
 
 def test_separators_inside_a_text_do_not_end_a_row(tmp_path: Path) -> None:
-    assert read(tmp_path, {"image": "a.jpg", "text": "раз\u2028два\x85три"}).samples[0].text == "раз\u2028два\x85три"
+    assert read(tmp_path, {"image": "a.jpg", "text": "раз\u2028два\x85три"}).records[0].text == "раз\u2028два\x85три"
 
 
 def test_names_count_from_the_file_or_from_the_folder_of_all(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_names_count_from_the_file_or_from_the_folder_of_all(tmp_path: Path) -> 
         (tmp_path / name).touch()
     rows = '{"image": "a.jpg", "text": "раз"}\n{"image": "b.jpg", "text": "два"}\n'
     (tmp_path / "set/x.jsonl").write_text(rows, encoding="utf-8")
-    assert [sample.filename for sample in read_ground_truth(tmp_path, "utf-8").samples] == ["set/a.jpg", "b.jpg"]
+    assert [sample.filename for sample in read_ground_truth(tmp_path, "utf-8").records] == ["set/a.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_row_that_is_not_one_picture_with_one_text_is_rejected_and_the_others_
     tmp_path: Path, row: Any, reason: str
 ) -> None:
     truth = read(tmp_path, row, {"image": "b.jpg", "text": "два"})
-    assert [sample.filename for sample in truth.samples] == ["b.jpg"]
+    assert [sample.filename for sample in truth.records] == ["b.jpg"]
     rejection = truth.rejections[0]
     assert (rejection.row, rejection.kind, rejection.counted) == (1, "broken row", True)
     assert reason in rejection.reason

@@ -23,7 +23,7 @@ from ownhand.errors import Refusal
 from ownhand.model.base import BaseModel
 from ownhand.model.fit import SequenceLimit
 from ownhand.model.sequence import SpecialTokens
-from ownhand.model.views import ViewSizes, VisionInput
+from ownhand.model.views import ViewRules, ViewSizes
 from ownhand.samples import Sample
 from ownhand.training.trainer import CachedSamples
 from ownhand.vision.features import FeatureCache
@@ -82,7 +82,7 @@ def test_characters_that_do_not_come_back_are_lost(limit: SequenceLimit, samples
 )
 def test_the_width_in_which_a_picture_is_shown(mode: str, size: tuple[int, int], width: float) -> None:
     sizes = ViewSizes(tiny=64, small=96, base=128, large=256, tile=64, pixels_per_token=32)
-    assert shown_width(VisionInput(mode, sizes, 8), *size) == width
+    assert shown_width(ViewRules(mode, sizes, 8), *size) == width
 
 
 def test_what_a_base_model_was_trained_on_is_read_beside_it(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from ownhand.model.loading import (
     special_tokens,
 )
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
-from ownhand.model.views import VisionInput, compute_vision_tokens, pixel_inputs
+from ownhand.model.views import ViewRules, compute_vision_tokens, pixel_inputs
 
 REVISION = "9f30c71f441d010e5429c532364a86705536c53a"
 TEXTS = [
@@ -116,7 +116,7 @@ def test_what_is_left_out_is_not_read(
 
 
 def test_eager_and_sdpa_cached_and_uncached_give_the_same_logits(
-    model_folder: Path, pictures: list[Image.Image], vision: VisionInput, special: SpecialTokens
+    model_folder: Path, pictures: list[Image.Image], vision: ViewRules, special: SpecialTokens
 ) -> None:
     views = vision.views(pictures[0])
     ids = torch.tensor([[special.bos, *[special.image] * views.tokens, 30, 31, 32, 33]])

@@ -25,7 +25,7 @@ from ownhand.model.memory import (
 )
 from ownhand.model.official import build_config
 from ownhand.model.sequence import SpecialTokens, as_image_outputs
-from ownhand.model.views import VisionInput, pixel_inputs
+from ownhand.model.views import ViewRules, pixel_inputs
 from ownhand.params import Params, TrainParams, read_params
 
 ROOT = Path(__file__).parent.parent
@@ -86,7 +86,7 @@ def measured_training(
 def test_the_estimate_of_a_training_step_is_within_a_tenth_of_what_it_takes(
     model_folder: Path,
     pictures: list[Image.Image],
-    vision: VisionInput,
+    vision: ViewRules,
     special: SpecialTokens,
     monkeypatch: pytest.MonkeyPatch,
     targets: list[str],

@@ -38,17 +38,17 @@ def read(folder: Path, files: dict[str, str]) -> GroundTruth:
 
 
 def names(truth: GroundTruth) -> set[str]:
-    return {sample.filename for sample in truth.samples} - {"good.jpg#l1"}
+    return {sample.filename for sample in truth.records} - {"good.jpg#l1"}
 
 
 def test_a_page_is_the_group_of_its_lines(tmp_path: Path) -> None:
     truth = read(tmp_path, {"p1/a.jpg": "", "p1/a.xml": page_xml("a.jpg", ("l1", "один"), ("l2", "два"))})
-    assert [(s.filename, s.text, s.page, s.row) for s in truth.samples] == [
+    assert [(s.filename, s.text, s.page, s.row) for s in truth.records] == [
         ("good.jpg#l1", "раз", "good.jpg", "good.xml#l1"),
         ("p1/a.jpg#l1", "один", "p1/a.jpg", "p1/a.xml#l1"),
         ("p1/a.jpg#l2", "два", "p1/a.jpg", "p1/a.xml#l2"),
     ]
-    assert truth.samples[0].region == Region(((0, 0), (50, 0), (50, 20), (0, 20)), (100, 80))
+    assert truth.records[0].region == Region(((0, 0), (50, 0), (50, 20), (0, 20)), (100, 80))
     assert (truth.rows, truth.images) == (3, 2)
     assert truth.source == "PAGE XML from 2 files, such as good.xml"
 
@@ -164,7 +164,7 @@ def test_one_bad_alto_line_is_one_rejected_line_and_one_without_text_waits(tmp_p
     for name, text in {"a.jpg": "", "a.xml": content}.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     truth = read_ground_truth(tmp_path, "utf-8")
-    assert [sample.filename for sample in truth.samples] == ["a.jpg#l2"]
+    assert [sample.filename for sample in truth.records] == ["a.jpg#l2"]
     assert [(r.file, r.kind) for r in truth.rejections] == [("a.jpg#l1", "bad number")]
     assert [one.file for one in truth.waiting] == ["a.jpg#l3"]
 
@@ -194,4 +194,4 @@ def test_broken_xml_is_one_rejection(tmp_path: Path, content: str) -> None:
 
 def test_other_xml_files_are_no_ground_truth(tmp_path: Path) -> None:
     truth = read(tmp_path, {"mets.xml": "<mets><PcGtsFile/></mets>", "empty.xml": ""})
-    assert (len(truth.samples), truth.rejections) == (1, [])
+    assert (len(truth.records), truth.rejections) == (1, [])

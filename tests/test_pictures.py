@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from ownhand import read
 from ownhand.model.sequence import SpecialTokens
-from ownhand.model.views import VisionInput, pixel_inputs
+from ownhand.model.views import ViewRules, pixel_inputs
 from ownhand.params import read_params
 from ownhand.samples import Sample, write_metadata
 from ownhand.training.batches import VisionCollator
@@ -40,7 +40,7 @@ def on_disk(tmp_path: Path, samples: list[Sample], pictures: list[Image.Image]) 
 
 
 def test_a_copy_is_the_augmented_picture_and_the_same_at_every_call(
-    on_disk: list[Sample], pictures: list[Image.Image], vision: VisionInput
+    on_disk: list[Sample], pictures: list[Image.Image], vision: ViewRules
 ) -> None:
     settings = read_params(ROOT / "params.yaml").encode
     files = Pictures(on_disk, vision, settings)
@@ -54,7 +54,7 @@ def test_a_copy_is_the_augmented_picture_and_the_same_at_every_call(
         files.views("00009")
 
 
-def test_pictures_with_and_without_tiles_make_one_batch(pictures: list[Image.Image], vision: VisionInput) -> None:
+def test_pictures_with_and_without_tiles_make_one_batch(pictures: list[Image.Image], vision: ViewRules) -> None:
     small = pictures[0].resize((vision.sizes.tile // 2, vision.sizes.tile // 2))
     views = [vision.views(small), vision.views(pictures[0])]
     inputs = pixel_inputs(views, torch.bfloat16)
@@ -67,7 +67,7 @@ def test_pictures_with_and_without_tiles_make_one_batch(pictures: list[Image.Ima
 
 
 def test_a_batch_with_another_number_of_image_ids_than_vision_tokens_is_refused(
-    special: SpecialTokens, pictures: list[Image.Image], vision: VisionInput
+    special: SpecialTokens, pictures: list[Image.Image], vision: ViewRules
 ) -> None:
     views = vision.views(pictures[0])
     sample = {"image_id": "00007", "input_ids": [special.bos, *[special.image] * (views.tokens - 1), 9], "labels": [9]}

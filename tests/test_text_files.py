@@ -18,7 +18,7 @@ def read(folder: Path, files: dict[str, str]) -> GroundTruth:
 
 
 def texts(truth: GroundTruth) -> dict[str, str]:
-    return {sample.filename: sample.text for sample in truth.samples}
+    return {sample.filename: sample.text for sample in truth.records}
 
 
 def test_tesstrain_and_kraken_lines_are_read_without_the_line_break_at_their_end(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_tesstrain_and_kraken_lines_are_read_without_the_line_break_at_their_end
         tmp_path, {"p1/l1.tif": "", "p1/l1.gt.txt": "Миновало\n", "p1/l2.png": "", "p1/l2.gt.txt": "\ufeffпочти"}
     )
     assert texts(truth) == {"p1/l1.tif": "Миновало", "p1/l2.png": "почти"}
-    assert [sample.row for sample in truth.samples] == ["p1/l1.gt.txt", "p1/l2.gt.txt"]
+    assert [sample.row for sample in truth.records] == ["p1/l1.gt.txt", "p1/l2.gt.txt"]
     assert truth.source == ".txt or .gt.txt beside each picture from 2 files, such as p1/l1.gt.txt"
     assert truth.rejections == []
 

@@ -16,7 +16,7 @@ from ownhand.files import read_json
 from ownhand.model.families import AGAIN
 from ownhand.model.fit import SequenceLimit
 from ownhand.model.sequence import IGNORED_LABEL, build_training_ids
-from ownhand.model.views import VisionInput, choose_grid
+from ownhand.model.views import ViewRules, choose_grid
 from ownhand.samples import Sample
 
 NO_LIMIT = 10**9
@@ -91,7 +91,7 @@ def measure_lengths(samples: Sequence[Sample], limit: SequenceLimit) -> Lengths:
         vision = limit.count_vision_tokens(sample.width, sample.height)
         ids, targets = build_training_ids(limit.base.tokenizer, limit.base.special, vision, sample.text, NO_LIMIT)
         labels = sum(target != IGNORED_LABEL for target in targets)
-        shown = shown_width(limit.base.vision, sample.width, sample.height)
+        shown = shown_width(limit.base.view_rules, sample.width, sample.height)
         each.append(SampleLength(sample, len(ids), vision, labels, shown))
     longest = max(each, key=lambda length: (length.tokens, length.vision, length.labels))
     aspects = sorted(sample.width / sample.height for sample in samples)
@@ -107,7 +107,7 @@ def measure_lengths(samples: Sequence[Sample], limit: SequenceLimit) -> Lengths:
     )
 
 
-def shown_width(vision: VisionInput, width_px: int, height_px: int) -> float:
+def shown_width(vision: ViewRules, width_px: int, height_px: int) -> float:
     """In how many pixels the views show a picture of this size, from left to right, where they show it largest."""
     sizes = vision.sizes
     if vision.mode == "gundam":

@@ -19,7 +19,7 @@ from ownhand.model.fit import SequenceLimit
 from ownhand.params import Params
 from ownhand.runtime import DTYPES, set_up
 from ownhand.samples import SIDES, Sample, metadata_file, read_metadata
-from ownhand.vision.encoding import cached_copies
+from ownhand.vision.token_store import cached_copies
 
 RAW = Path("data/raw")
 REJECTED = Path("metrics/rejected.csv")

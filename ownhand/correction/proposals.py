@@ -49,7 +49,7 @@ class ProposalReader:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A reading of a line; text is "" where the model ran away; characters: as in Reading, () where unknown."""
+    """A reading of a line; text is "" where the model ran away; characters: how probable each is, () where unknown."""
 
     text: str
     confidence: float
@@ -187,8 +187,8 @@ def _propose(reading: Reading) -> Proposal:
     text = clean_transcription(reading.text)
     if reading.runaway or is_blank(text):
         return Proposal("", 0.0)
-    fits = len(reading.characters) == len(text) and text == reading.text
-    return Proposal(text, reading.confidence, reading.characters if fits else ())
+    fits = len(reading.character_confidence) == len(text) and text == reading.text
+    return Proposal(text, reading.confidence, reading.character_confidence if fits else ())
 
 
 def read_validation(lines: OpenLines, root: Path) -> dict[str, tuple[str, Proposal]]:

@@ -127,7 +127,7 @@ class OpenLines:
             self._take(truth, own)
         self.unusable = sum(one.counted for one in truth.rejections) if truth else 0
         paths = dict(self.found.files)
-        named = {image.path for image in truth.samples if image.region or form not in PAGES} if truth else set()
+        named = {image.path for image in truth.records if image.region or form not in PAGES} if truth else set()
         if truth:
             named |= {paths[one.file] for one in truth.rejections if one.row is not None and one.file in paths}
         bare = [(name, path) for name, path in self.found.files if has_image_suffix(name) and path not in named]
@@ -169,7 +169,7 @@ class OpenLines:
         """Take over what some files of ground truth say."""
         assert self.form is not None
         sources, names = dict(own), {path: name for name, path in self.found.files}
-        for position, image in enumerate(truth.samples):
+        for position, image in enumerate(truth.records):
             if self.form in PAGES and image.region is None:  # its file holds no line
                 continue
             line = self._line(image.filename, image.path, names[image.path])

@@ -46,8 +46,8 @@ LIKE = 60  # of 100: names less alike than this are no guess
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """All that a folder holds: samples, which are records whose picture exists, in the order of their rows, rejections,
-    and notes for the person at hand.
+    """All that a folder holds: records whose picture exists, in the order of their rows, rejections, and notes for the
+    person at hand.
 
     waiting: pictures and lines without a transcription, which are no rejections; set_aside: how many of those a person
     has set aside, which are in no list;
@@ -58,7 +58,7 @@ class GroundTruth:
     source: str
     rows: int
     images: int
-    samples: list[Record]
+    records: list[Record]
     rejections: list[Rejection]
     waiting: list[Waiting]
     notes: list[str]
@@ -66,7 +66,7 @@ class GroundTruth:
 
 
 def read_ground_truth(folder: Path, encoding: str, not_truth: Collection[str] = ()) -> GroundTruth:
-    """The ground truth of `folder`; every record becomes a sample or a rejection or waits for its text.
+    """The ground truth of `folder`; every record gets its picture, or becomes a rejection, or waits for its text.
 
     A picture without a record waits, too; what was set aside does not. `encoding` is that of tables, text files and
     JSON lines; XML says its own. `not_truth` names files that are something else, such as a list of validation
@@ -124,25 +124,25 @@ def _some(files: list[tuple[str, Path]]) -> str:
     return shown + (f" and {len(files) - 5} more" if len(files) > 5 else "")
 
 
-def match(form: Format, own: Sequence[File], reading: Transcriptions, found: FoundFiles) -> GroundTruth:
-    """The samples of `reading`, whose records name files of `found`.
+def match(form: Format, own: Sequence[File], said: Transcriptions, found: FoundFiles) -> GroundTruth:
+    """The records of `said` with their pictures, which are files of `found`.
 
     Raises GroundTruthError when two files that a record or a picture's suffix makes relevant differ only in letter
     case or Unicode form.
     """
-    files = _Files(found, [name for record in reading.records for name in (record.filename, *record.elsewhere)])
-    names = [files.find(record) for record in reading.records]
+    files = _Files(found, [name for record in said.records for name in (record.filename, *record.elsewhere)])
+    names = [files.find(record) for record in said.records]
     named = {name for name in names if name is not None}
-    faulty = {_key(rejection.file.partition("#")[0]) for rejection in reading.rejections}  # lines with a fault
+    faulty = {_key(rejection.file.partition("#")[0]) for rejection in said.rejections}  # lines with a fault
     unnamed = [
         name for key, name in files.by_key.items() if name not in named and key not in faulty and has_image_suffix(name)
     ]
-    rejections = list(reading.rejections)
+    rejections = list(said.rejections)
     waiting: list[Waiting] = []
     taken: dict[str, list[Record]] = {}
     paths: dict[str, str] = {}
     other_case, missing = 0, 0
-    for record, name in zip(reading.records, names, strict=True):
+    for record, name in zip(said.records, names, strict=True):
         if name is None:
             missing += 1
             reason = files.why_not_found(record.filename, unnamed if missing <= GUESSES else [])
@@ -162,26 +162,26 @@ def match(form: Format, own: Sequence[File], reading: Transcriptions, found: Fou
         else:
             taken.setdefault(sample_name, []).append(record)
             paths[sample_name] = name
-    samples = []
+    matched = []
     for sample_name, records in taken.items():
         refused = _settle_repeats(sample_name, records)
         rejections += refused
         if len(refused) < len(records):
             first, name = records[0], paths[sample_name]
             page = first.page or (name if first.region else "")
-            samples.append(replace(first, filename=sample_name, page=page, path=files.paths[name]))
+            matched.append(replace(first, filename=sample_name, page=page, path=files.paths[name]))
     waiting += [Waiting(name, "", f"picture: {form.without}") for name in unnamed]
-    notes = list(reading.notes)
+    notes = list(said.notes)
     if other_case:
         notes.append(f"{other_case} row(s) write their file name in another letter case")
-    if samples and not any(sample.page for sample in samples):
+    if matched and not any(record.page for record in matched):
         notes.append(
             "no page is named: every picture counts as a page of its own, and lines of one sheet may be split between "
             "training and validation; name the sheets in a column page (DATA.md)"
         )
     images = sum(has_image_suffix(name) or name in named for name in files.paths)
     listed = own[0][0] if len(own) == 1 else f"{len(own)} files, such as {own[0][0]}"
-    return GroundTruth(f"{form.name} from {listed}", reading.rows, images, samples, rejections, waiting, notes)
+    return GroundTruth(f"{form.name} from {listed}", said.rows, images, matched, rejections, waiting, notes)
 
 
 def _with_line(name: str, record: Record) -> str:

@@ -13,7 +13,7 @@ from ownhand.model.families import read_family
 from ownhand.model.four_bit import ExpertWeights
 from ownhand.model.loading import ModelError, find_model, load_base_model, read_tokenizer, special_tokens
 from ownhand.model.sequence import SpecialTokens
-from ownhand.model.views import VisionInput, read_view_sizes
+from ownhand.model.views import ViewRules, read_view_sizes
 from ownhand.params import Params
 from ownhand.runtime import DTYPES
 
@@ -28,7 +28,7 @@ class BaseModel:
     folder: Path
     tokenizer: Tokenizer
     special: SpecialTokens
-    vision: VisionInput
+    view_rules: ViewRules
     dtype: torch.dtype
     attn_implementation: str
     pinned: bool  # by a revision: the files of a hub's commit never change
@@ -46,7 +46,7 @@ class BaseModel:
             folder=folder,
             tokenizer=tokenizer,
             special=special_tokens(tokenizer, family.prompt),
-            vision=VisionInput(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles),
+            view_rules=ViewRules(params.encode.mode, read_view_sizes(folder), params.encode.max_tiles),
             dtype=DTYPES[params.model.dtype],
             attn_implementation=params.model.attn_implementation,
             pinned=params.model.revision is not None,

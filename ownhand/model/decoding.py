@@ -43,7 +43,7 @@ class ConfidenceRecorder(LogitsProcessor):
         return scores
 
 
-def transcribe(
+def read_tokens(
     model: Any,
     vision_tokens: Sequence[torch.Tensor],
     base: BaseModel,
@@ -71,6 +71,8 @@ def read_batches(
     done: Container[int] = (),
 ) -> Iterator[dict[int, Reading]]:
     """This process's readings by number of the picture, batch by batch: no more than one batch is in memory.
+
+    The model sees bos, the picture's vision tokens, the prompt, and goes on from there greedily until eos.
 
     `counts` are the pictures' numbers of vision tokens, `tokens_of` gives those of one, (tokens, width). Pictures of
     like size are read together, padded on the left where the attention mask hides it. Batches depend on `counts` alone;
@@ -132,12 +134,13 @@ def _reading(ids: list[int], log_probabilities: list[float], base: BaseModel, li
             "the vision tokens in data/features are damaged: run `dvc repro --force --single-item encode`"
         )
     text = base.tokenizer.decode(text_ids, skip_special_tokens=True)
+    names = [base.tokenizer.id_to_token(token) or "" for token in text_ids]
     return Reading(
         text=text,
         new_tokens=len(text_ids),
         runaway=not ended or is_loop(text_ids),
         confidence=round(math.exp(sum(chosen) / len(chosen)), 6),
-        characters=_by_character(text, [base.tokenizer.id_to_token(token) or "" for token in text_ids], chosen),
+        character_confidence=_by_character(text, names, chosen),
     )
 
 

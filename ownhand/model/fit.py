@@ -42,7 +42,7 @@ class SequenceLimit:
 
     def count_vision_tokens(self, width_px: int, height_px: int) -> int:
         """Vision tokens of a picture of this size."""
-        return self.base.vision.count_tokens(width_px, height_px)
+        return self.base.view_rules.count_tokens(width_px, height_px)
 
     def _survives(self, character: str) -> bool:
         if character not in self.survivors:

@@ -193,7 +193,7 @@ def compute_vision_tokens(model: Any, views: Views) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class VisionInput:
+class ViewRules:
     """How pictures become views for one model: mode, its view sizes, and the cap on tiles."""
 
     mode: str

@@ -13,6 +13,7 @@ import gc
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache as computed_once
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,15 @@ from ownhand.errors import Refusal
 from ownhand.model.adapter import weakened
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import as_reader, read_samples
+from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params
-from ownhand.runtime import alone_in, checkpoint_folder, fingerprint
+from ownhand.runtime import checkpoint_folder, fingerprint
 from ownhand.samples import SIDES, Sample, metadata_file
 from ownhand.training.checkpoints import is_whole, keep, seal
 from ownhand.training.run import Datasets, create_trainer, prepare_datasets, set_up_lora, train
-from ownhand.vision.encoding import cached_copies, content_key, encode_views, store_folder
 from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import Pictures, copy_keys
+from ownhand.vision.token_store import cached_copies, content_key, fill_features, open_store
 
 Row = dict[str, Any]
 
@@ -152,9 +154,14 @@ def complete_cache(
     copies = unfinished / "features"
     if not processes.gather(is_whole(copies) if processes.number() == 0 else None)[0]:
         base = BaseModel.open(params)
-        views_of = Pictures(samples, base.vision, params.encode).views
-        with alone_in(store_folder(base, params, device).parent):
-            encode_views(keys, views_of, base, params, device, copies, {}, "cross_validate")
+        pictures = Pictures(samples, base.view_rules, params.encode)
+        tower = computed_once(lambda: base.load(device, decoder=False))
+
+        def see(key: str) -> torch.Tensor:
+            return compute_vision_tokens(tower(), pictures.views(key))
+
+        with open_store(base, params, device) as store:
+            fill_features(copies, keys, see, store, {}, "cross_validate")
         if processes.number() == 0:
             seal(copies)
     return FeatureCache(features, copies)

@@ -52,7 +52,7 @@ def prepare_datasets(params: Params, samples: Sequence[Sample], cache: FeatureCa
     base = BaseModel.open(params, weights=False)
     pictures = None
     if needs_pictures(params.train.lora_targets):
-        pictures = Pictures(samples, base.vision, params.encode)
+        pictures = Pictures(samples, base.view_rules, params.encode)
     collator = VisionCollator(base.special, base.dtype)
     sets = {
         split: CachedSamples(

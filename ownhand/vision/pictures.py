@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from ownhand.images import open_image
-from ownhand.model.views import Views, VisionInput
+from ownhand.model.views import ViewRules, Views
 from ownhand.params import EncodeParams
 from ownhand.samples import Sample
 from ownhand.vision.augment import augment, augmented_size
@@ -29,18 +29,18 @@ class Pictures:
     def __init__(
         self,
         samples: Sequence[Sample],
-        vision: VisionInput,
+        view_rules: ViewRules,
         encode: EncodeParams,
         probes: Mapping[str, Image.Image] | None = None,
     ) -> None:
         self.samples = {sample.image_id: sample for sample in samples}
         self.probes = probes or {}
-        self.vision = vision
+        self.view_rules = view_rules
         self.encode = encode
 
     def views(self, key: str) -> Views:
         """The views of one key, the same at every call."""
-        return self.vision.views(self.image(key))
+        return self.view_rules.views(self.image(key))
 
     def image(self, key: str) -> Image.Image:
         """The picture or the augmented copy behind one key, RGB; the same at every call and in every process."""
@@ -54,7 +54,7 @@ class Pictures:
         """Vision tokens of one key, without opening a file."""
         sample, seed = self._find(key)
         size = sample.width, sample.height
-        return self.vision.count_tokens(*(augmented_size(*size, self.encode.augment, seed) if seed else size))
+        return self.view_rules.count_tokens(*(augmented_size(*size, self.encode.augment, seed) if seed else size))
 
     def _find(self, key: str) -> tuple[Sample, list[int]]:
         """The sample of a key, and a copy's seed: from the content, so that a line more before it changes no copy."""

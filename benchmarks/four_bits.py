@@ -32,7 +32,7 @@ from ownhand.evaluation.uncertainty import PairedRates, add_by_page, bootstrap, 
 from ownhand.files import write_json
 from ownhand.model.adapter import add_adapter, load_adapter, lora_config
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import read_tokens
+from ownhand.model.decoding import transcribe_tokens
 from ownhand.model.four_bit import ExpertWeights
 from ownhand.model.loss import label_logits_loss
 from ownhand.model.sequence import as_image_outputs
@@ -80,7 +80,7 @@ def main() -> None:
         for _ in range(arguments.times):
             for kind, model in models.items():
                 start = time.perf_counter()
-                readings = read_tokens(model, tokens, base, params.transcribe, None)
+                readings = transcribe_tokens(model, tokens, base, params.transcribe, None)
                 seconds[kind].append(time.perf_counter() - start)
                 scores = [score(s.text, reading.text) for s, reading in zip(samples, readings, strict=True)]
                 read[adapter, kind] = Read(scores, min(seconds[kind]))
@@ -122,8 +122,12 @@ def time_at_full_width(params: Params, layers: int, times: int) -> dict[str, flo
         "mm_encoder_outputs": as_image_outputs([tokens]),
     }
     work: dict[str, Callable[[Any], object]] = {
-        f"reading {NEW_TOKENS} tokens, one picture": lambda m: read_tokens(m.eval(), [tokens], base, settings, None),
-        f"reading {NEW_TOKENS} tokens, 8 pictures": lambda m: read_tokens(m.eval(), [tokens] * 8, base, settings, None),
+        f"reading {NEW_TOKENS} tokens, one picture": lambda m: transcribe_tokens(
+            m.eval(), [tokens], base, settings, None
+        ),
+        f"reading {NEW_TOKENS} tokens, 8 pictures": lambda m: transcribe_tokens(
+            m.eval(), [tokens] * 8, base, settings, None
+        ),
         "a training step": lambda m: label_logits_loss(m.train(), batch)[0].backward(),  # type: ignore[no-untyped-call]
     }
     ratios = {}

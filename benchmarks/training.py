@@ -199,10 +199,10 @@ def encode(params: Params) -> None:
     """What `stages.encode` does, without its probes and its contact sheet."""
     device, samples, base = set_up(params.runtime), read_metadata(), BaseModel.open(params)
     keys = {sample.image_id: content_key(sample, sample.image_id, params.encode) for sample in samples}
-    pictures, tower = Pictures(samples, base.view_rules, params.encode), base.load(device, decoder=False)
+    pictures, tower = Pictures(samples, params.encode), base.load(device, decoder=False)
 
     def see(key: str) -> torch.Tensor:
-        return compute_vision_tokens(tower, pictures.views(key))
+        return compute_vision_tokens(tower, base.view_rules.views(pictures.image(key)))
 
     with open_store(base, params, device) as store:
         fill_features(train.FEATURES, keys, see, store, {}, "encode")
@@ -223,13 +223,13 @@ def run_usual(params: Params) -> dict[str, Any]:
     before_mb, device = peak_mb(), set_up(params.runtime)
     base = BaseModel.open(params)
     samples = [sample for sample in read_metadata() if sample.split == "train"]
-    pictures = Pictures(samples, base.view_rules, params.encode)
+    pictures = Pictures(samples, params.encode)
     collate = VisionCollator(base.special, base.dtype)
 
     def collator(rows: list[Sample]) -> dict[str, Any]:
         prepared = []
         for row in rows:
-            views = pictures.views(row.image_id)
+            views = base.view_rules.views(pictures.image(row.image_id))
             ids, labels = build_training_ids(
                 base.tokenizer, base.special, views.tokens, row.text, params.train.max_tokens
             )
@@ -253,9 +253,10 @@ def run_usual(params: Params) -> dict[str, Any]:
         train_dataset=samples,
         data_collator=collator,
     )
+    counts = [base.view_rules.count_tokens(sample.width, sample.height) for sample in samples]
     lengths = [
-        len(build_training_ids(base.tokenizer, base.special, pictures.views(s.image_id).tokens, s.text, 10**6)[0])
-        for s in samples
+        len(build_training_ids(base.tokenizer, base.special, count, sample.text, 10**6)[0])
+        for sample, count in zip(samples, counts, strict=True)
     ]
     return measure(trainer, len(samples), sum(lengths), params, before_mb)
 

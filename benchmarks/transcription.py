@@ -21,7 +21,7 @@ from benchmarks.training import FONT, ROOT, TEXTS, wait
 from demo.drawing import draw_line, random_hand
 from ownhand.files import write_json
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import read_tokens
+from ownhand.model.decoding import transcribe_tokens
 from ownhand.model.views import compute_vision_tokens
 from ownhand.params import read_params
 from ownhand.runtime import DTYPES, set_up
@@ -59,7 +59,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
 
     def read(tokens: list[Any], batch_size: int) -> list[Reading]:
         settings = params.transcribe.model_copy(update={"batch_size": batch_size})
-        return read_tokens(model, tokens, base, settings, None)
+        return transcribe_tokens(model, tokens, base, settings, None)
 
     def see(picture: Image.Image) -> Any:
         return compute_vision_tokens(model, base.view_rules.views(picture))

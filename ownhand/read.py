@@ -33,7 +33,7 @@ from ownhand.files import AppendedLines
 from ownhand.images import ImageLimits, UnreadableImage, open_image
 from ownhand.model.adapter import load_adapter
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import read_tokens
+from ownhand.model.decoding import transcribe_tokens
 from ownhand.model.views import compute_vision_tokens
 from ownhand.pages.detector import load_detector
 from ownhand.pages.geometry import trace_lines
@@ -84,7 +84,7 @@ class Reader:
     def read(self, images: Sequence[Image.Image]) -> list[Reading]:
         """One reading per upright RGB picture, in order."""
         tokens = [compute_vision_tokens(self.model, self.base.view_rules.views(image)) for image in images]
-        return read_tokens(self.model, tokens, self.base, self.params.transcribe, None)
+        return transcribe_tokens(self.model, tokens, self.base, self.params.transcribe, None)
 
     def read_paths(self, paths: Iterable[Path]) -> Iterator[Outcome]:
         """The outcome of each file, in order, as soon as its batch is read."""

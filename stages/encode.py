@@ -65,11 +65,11 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
     device = set_up(params.runtime)
     base = BaseModel.open(params)
     copies, probes = cached_copies(params), probe_pictures(samples)
-    pictures = Pictures(samples, base.view_rules, params.encode, probes)
+    pictures = Pictures(samples, params.encode, probes)
     tower = cache(lambda: base.load(device, decoder=False))  # at the first picture that the token store does not hold
 
     def see(key: str) -> torch.Tensor:
-        return compute_vision_tokens(tower(), pictures.views(key))
+        return compute_vision_tokens(tower(), base.view_rules.views(pictures.image(key)))
 
     own = {key: content_key(sample, key, params.encode) for sample in samples for key in feature_keys(sample, copies)}
     keys = own | {key: image_key(image) for key, image in probes.items()}

@@ -1,17 +1,18 @@
 """Evaluate: what base model and adapter read becomes numbers and a report.
 
-Reads data/processed (the lists and the validation pictures), data/predictions/{base,adapter,probes}.jsonl,
-data/others/*.jsonl (what other readers read, see the README there), params.yaml and, where they exist,
-metrics/rejected.csv, metrics/waiting.csv, metrics/train.json, metrics/curves/*.csv, data/features/contact_sheet, and
-metrics/learning_curve/curve.json (what `ownhand curve` left; shown while samples and parameters are those of it).
-Writes metrics/evaluation.json (the dozen numbers that people compare), metrics/lines.csv (a row per validation line),
-metrics/confusions.csv (the adapter's), metrics/tables/: summary.json (all numbers) and *.csv (every rate with its
-interval; CER by page, hand, length and script; calibration; review), metrics/report/index.html and
-metrics/gallery/*.svg. The same inputs give the same bytes: there is no time in them.
-With `evaluate.folds` data/cross_validation, too, for more in summary.json, metrics/tables/folds.csv, and the report.
-Refuses prediction files that lack, repeat or add a line. Needs no GPU and no model; takes seconds.
+Reads   data/processed/ (lists and validation pictures), data/predictions/{base,adapter,probes}.jsonl,
+        data/others/*.jsonl (what other readers read, see the README there), params.yaml and, where they exist,
+        data/cross_validation/, data/features/contact_sheet/, metrics/{rejected,waiting}.csv, metrics/train.json,
+        metrics/curves/, and metrics/learning_curve/curve.json (what `ownhand curve` left; shown while samples and
+        parameters are those of it).
+Writes  metrics/evaluation.json (the dozen numbers that people compare), metrics/lines.csv (a row per validation line),
+        metrics/confusions.csv (the adapter's), metrics/tables/: summary.json (all numbers) and *.csv (every rate with
+        its interval; CER by page, hand, length and script; calibration; review; folds), metrics/report/index.html and
+        metrics/gallery/*.svg. The same inputs give the same bytes: there is no time in them.
+Refuses prediction files that lack, repeat or add a line.
+Alone   python -m stages.evaluate
 
-Alone: python -m stages.evaluate
+Needs no GPU and no model; takes seconds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ownhand.evaluation.learning_curve import FILE as LEARNING_CURVE
 from ownhand.evaluation.learning_curve import read_curve
 from ownhand.evaluation.others import other_files
 from ownhand.evaluation.proof import find_problems, read_probes, summarise_probes
-from ownhand.evaluation.readings import PREDICTIONS, own_files, read_lines
+from ownhand.evaluation.readings import PREDICTIONS, own_files, score_lines
 from ownhand.evaluation.summary import compare_rates, headline, rounded, summarise
 from ownhand.evaluation.written import write_confusions, write_lines, write_tables
 from ownhand.files import write_json
@@ -49,7 +50,7 @@ def evaluate(root: Path, params: EvaluateParams) -> dict[str, Any]:
     Raises Refusal for predictions or pictures that do not fit, FileNotFoundError for a missing metadata.json.
     """
     samples = read_metadata(root / PROCESSED)
-    lines = read_lines(samples, own_files(root), other_files(root))
+    lines = score_lines(samples, own_files(root), other_files(root))
     rates = compare_rates(lines, params)
     probes = read_probes(root / PREDICTIONS / "probes.jsonl")
     crossed = read_cross_validation(root, samples, params)

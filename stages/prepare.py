@@ -132,7 +132,7 @@ def prepare(
     write_waiting(waiting_csv, truth.waiting)
     try:
         refuse_too_many(rejections, len(accepted), params.max_rejected_share, raw, rejected_csv, truth.waiting)
-        samples = _number_samples(accepted, pictures, raw, lists)
+        samples = _make_samples(accepted, pictures, raw, lists)
         split = _split(samples, pictures, lists, metrics, params)
         for left_out, frozen in split.left_out:
             pictures[left_out].path.unlink()
@@ -180,7 +180,7 @@ def name_pages(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _number_samples(
+def _make_samples(
     accepted: Sequence[Record], pictures: Sequence[ConvertedPicture], raw: Path, lists: dict[str, str | None]
 ) -> list[Sample]:
     """Samples in the order of the annotations, their pictures where they were converted to; `split` is the side of

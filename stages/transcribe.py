@@ -25,7 +25,7 @@ from ownhand.files import write_text
 from ownhand.inputs import Inputs
 from ownhand.model.adapter import changes_vision, load_adapter
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import as_reader, json_lines, read_samples, read_tokens
+from ownhand.model.decoding import as_reader, json_lines, transcribe_samples, transcribe_tokens
 from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params, TranscribeParams, read_params
 from ownhand.processes import start_processes
@@ -52,12 +52,12 @@ def main() -> None:
     base = BaseModel.open(params)
     loaded = base.load(device, vision=sees_anew, expert_weights=params.transcribe.expert_weights)
     model = load_adapter(loaded, ADAPTER, params.transcribe.adapter_strength)
-    pictures = Pictures(samples, base.view_rules, params.encode, probe_pictures(samples))
+    pictures = Pictures(samples, params.encode, probe_pictures(samples))
 
     def see_anew(key: str) -> torch.Tensor:
-        return compute_vision_tokens(model, pictures.views(key))
+        return compute_vision_tokens(model, base.view_rules.views(pictures.image(key)))
 
-    tokens_of = {"base": cache.tokens, "adapter": see_anew if sees_anew else cache.tokens}
+    tokens_of = {"base": cache.tokens, "adapter": see_anew if sees_anew else cache.tokens}  # by reader, of a key
     counts = [cache.count(sample.image_id) for sample in samples]
     unfinished = unfinished_folder(params, base)
     inputs.refuse_edits()  # or what is read now would be kept as that of another adapter
@@ -65,7 +65,7 @@ def main() -> None:
         rows = {}
         for reader in tokens_of:
             with as_reader(model, reader):
-                rows[reader] = read_samples(
+                rows[reader] = transcribe_samples(
                     model,
                     samples,
                     counts,
@@ -125,7 +125,7 @@ def transcribe_probes(
             continue
         with as_reader(model, reader):
             tokens = [tokens_of[reader](picture) for _, picture, _ in pictures]
-            readings = read_tokens(model, tokens, base, params, f"{probe} pictures, {reader}")
+            readings = transcribe_tokens(model, tokens, base, params, f"{probe} pictures, {reader}")
         rows += [
             {
                 "probe": probe,

@@ -9,7 +9,7 @@ import torch
 
 from ownhand.errors import Refusal
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import ConfidenceRecorder, is_loop, json_lines, read_tokens
+from ownhand.model.decoding import ConfidenceRecorder, is_loop, json_lines, transcribe_tokens
 from ownhand.params import TranscribeParams
 from ownhand.samples import Sample
 from ownhand.vision.features import FeatureCache
@@ -45,7 +45,7 @@ def test_readings_do_not_depend_on_the_batch_they_are_read_in(
     model = base.load(vision=False)
     tokens = [cache.tokens(sample.image_id) for sample in samples]
     together, alone = (
-        read_tokens(
+        transcribe_tokens(
             model,
             tokens,
             base,
@@ -67,6 +67,6 @@ def test_a_picture_that_gives_no_numbers_is_refused(
     tokens = [cache.tokens(samples[0].image_id), torch.full_like(cache.tokens(samples[1].image_id), float("nan"))]
     params = TranscribeParams(max_new_tokens=4, no_repeat_ngram_size=0, batch_size=2)
     with pytest.raises(Refusal, match=r"no numbers \(NaN\)"):
-        read_tokens(model, tokens, base, params, None)
+        transcribe_tokens(model, tokens, base, params, None)
     with pytest.raises(ValueError):
         json_lines([{"confidence": float("nan")}])

@@ -19,7 +19,7 @@ from ownhand.checks.base_model import check_base_model, gather_model
 from ownhand.errors import Refusal
 from ownhand.files import write_json
 from ownhand.model.adapter import add_adapter, load_adapter, lora_config, save_adapter
-from ownhand.model.decoding import read_tokens
+from ownhand.model.decoding import transcribe_tokens
 from ownhand.model.families import FAMILIES, read_family
 from ownhand.model.loading import load_base_model, model_class, read_tokenizer, special_tokens
 from ownhand.model.loss import label_logits_loss
@@ -163,7 +163,7 @@ def test_it_reads_from_cached_tokens_in_batches_as_alone(relative: Relative) -> 
 
     def read(tokens: list[torch.Tensor]) -> list[Any]:
         params = TranscribeParams(max_new_tokens=6, no_repeat_ngram_size=3, batch_size=2)
-        return read_tokens(model, tokens, base, params, "test")
+        return transcribe_tokens(model, tokens, base, params, "test")
 
     together, apart = read(pictures), [read([tokens])[0] for tokens in pictures]
     assert [reading.text for reading in together] == [reading.text for reading in apart]

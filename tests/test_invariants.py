@@ -18,7 +18,7 @@ from ownhand.files import hash_file
 from ownhand.model import loss as loss_module
 from ownhand.model.adapter import add_adapter, lora_config
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import read_tokens
+from ownhand.model.decoding import transcribe_tokens
 from ownhand.model.loading import load_base_model, read_tokenizer
 from ownhand.model.loss import label_logits_loss, sum_cross_entropy
 from ownhand.model.sequence import IGNORED_LABEL, SpecialTokens
@@ -162,7 +162,7 @@ def test_one_batch_of_four_lines_can_be_learned_by_heart_and_needs_its_pictures(
     model.eval()
     tokens = [cache.tokens(example.key) for example in dataset.examples]
     settings = TranscribeParams(max_new_tokens=40, no_repeat_ngram_size=35, batch_size=3)
-    readings = read_tokens(model, tokens, base, settings, "test")
+    readings = transcribe_tokens(model, tokens, base, settings, "test")
     assert jiwer.cer(TEXTS, [reading.text for reading in readings]) == 0
     assert not any(reading.runaway for reading in readings)
     with torch.no_grad():

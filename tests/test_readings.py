@@ -10,13 +10,13 @@ import validation_set
 from validation_set import read_predictions, write_predictions, write_validation_set
 
 from ownhand.errors import Refusal
-from ownhand.evaluation.readings import READERS, ScoredLine, read_lines
+from ownhand.evaluation.readings import READERS, ScoredLine, score_lines
 from ownhand.samples import read_metadata
 
 
 def read(root: Path) -> list[ScoredLine]:
     files = {reader: root / f"data/predictions/{reader}.jsonl" for reader in READERS}
-    return read_lines(read_metadata(root / "data/processed"), files)
+    return score_lines(read_metadata(root / "data/processed"), files)
 
 
 def test_validation_lines_come_with_both_readings_and_training_lines_do_not(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import count_character_errors
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import read_tokens
+from ownhand.model.decoding import transcribe_tokens
 from ownhand.params import TranscribeParams
 from ownhand.samples import Sample
 from ownhand.training.checkpoints import SealCheckpoints, seal
@@ -96,7 +96,7 @@ def test_the_cer_of_training_is_the_cer_of_transcribe(
     params = TranscribeParams(max_new_tokens=12, no_repeat_ngram_size=5, batch_size=2)
     model: Any = base.load(vision=False)
     tokens = [cache.tokens(sample.image_id) for sample in samples]
-    readings = read_tokens(model, tokens, base, params, None)
+    readings = transcribe_tokens(model, tokens, base, params, None)
     counts = [count_character_errors(s.text, r.text) for s, r in zip(samples, readings, strict=True)]
 
     def tokens_of(_: Any, image_id: str) -> torch.Tensor:

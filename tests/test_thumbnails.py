@@ -12,7 +12,7 @@ from PIL import Image
 from validation_set import ROWS, write_validation_set
 
 from ownhand.errors import Refusal
-from ownhand.evaluation.readings import READERS, ScoredLine, read_lines
+from ownhand.evaluation.readings import READERS, ScoredLine, score_lines
 from ownhand.report import thumbnails
 from ownhand.report.thumbnails import embed_pictures
 from ownhand.samples import read_metadata
@@ -20,7 +20,7 @@ from ownhand.samples import read_metadata
 
 def lines_with_noise(root: Path, count: int, size_px: tuple[int, int]) -> list[ScoredLine]:
     write_validation_set(root, [ROWS[0]] * count, size_px)
-    lines = read_lines(
+    lines = score_lines(
         read_metadata(root / "data/processed"),
         {reader: root / f"data/predictions/{reader}.jsonl" for reader in READERS},
     )

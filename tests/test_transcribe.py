@@ -50,7 +50,7 @@ def transcribe_probes(samples: list[Sample], cache: Cache, monkeypatch: pytest.M
     def show(model: Model, tokens: Sequence[torch.Tensor], *_: object) -> list[Reading]:
         return [Reading(f"{cache.keys[int(t)]} {model.adapter}", 1, False, 1.0) for t in tokens]
 
-    monkeypatch.setattr(transcribe, "transcribe", show)
+    monkeypatch.setattr(transcribe, "transcribe_tokens", show)
     params = TranscribeParams(max_new_tokens=1, no_repeat_ngram_size=0, batch_size=1)
     unused, tokens_of = cast(Any, None), {"base": cache.tokens, "adapter": cache.tokens}
     text = transcribe.transcribe_probes(cast(Any, Model()), samples, tokens_of, unused, params)

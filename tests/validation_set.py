@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from ownhand.evaluation.readings import READERS, ScoredLine, read_lines
+from ownhand.evaluation.readings import READERS, ScoredLine, score_lines
 from ownhand.params import EvaluateParams
 from ownhand.samples import Sample, read_metadata, write_metadata
 
@@ -96,7 +96,7 @@ def write_cross_validation(root: Path, folds: int, read_in_training: str = "trai
 
 def read_validation_lines(root: Path) -> list[ScoredLine]:
     files = {reader: root / f"data/predictions/{reader}.jsonl" for reader in READERS}
-    return read_lines(read_metadata(root / "data/processed"), files)
+    return score_lines(read_metadata(root / "data/processed"), files)
 
 
 def write_predictions(root: Path, reader: str, predictions: Sequence[dict[str, Any]]) -> None:

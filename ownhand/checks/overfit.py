@@ -20,7 +20,7 @@ from ownhand.checks.findings import Finding, blocker, ready, warning
 from ownhand.evaluation.metrics import count_character_errors, micro_average
 from ownhand.model.adapter import add_adapter, lora_config, needs_pictures
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import read_tokens
+from ownhand.model.decoding import transcribe_tokens
 from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params
 from ownhand.samples import Sample
@@ -100,7 +100,7 @@ def overfit(
     """Train `samples` until their loss is near zero, at most `most_steps` steps, and read them back."""
     set_seed(params.train.seed)
     base = BaseModel.open(params)
-    pictures = Pictures(samples, base.view_rules, params.encode)
+    pictures = Pictures(samples, params.encode)
     sees = needs_pictures(params.train.lora_targets)
     with tempfile.TemporaryDirectory() as unfinished:
         cache = _encode(samples, pictures, base, params, device, Path(unfinished))
@@ -113,8 +113,9 @@ def overfit(
         swapped = trainer.mean_loss(lines.with_swapped_pictures()) if len(samples) > 1 else None
         tokens = [cache.tokens(sample.image_id) for sample in samples]
         if sees:
-            tokens = [compute_vision_tokens(trainer.model, pictures.views(sample.image_id)) for sample in samples]
-        readings = read_tokens(trainer.model.eval(), tokens, base, params.transcribe, "check: reads")
+            images = (pictures.image(sample.image_id) for sample in samples)
+            tokens = [compute_vision_tokens(trainer.model, base.view_rules.views(image)) for image in images]
+        readings = transcribe_tokens(trainer.model.eval(), tokens, base, params.transcribe, "check: reads")
     pairs = zip(samples, readings, strict=True)
     return OverfitFacts(
         lines=len(samples),
@@ -137,7 +138,7 @@ def _encode(
 ) -> FeatureCache:
     model = base.load(device, decoder=False)
     keys = (sample.image_id for sample in samples)
-    tokens = ((key, compute_vision_tokens(model, pictures.views(key))) for key in keys)
+    tokens = ((key, compute_vision_tokens(model, base.view_rules.views(pictures.image(key)))) for key in keys)
     write_features(folder / "features", tokens, {}, params.runtime.shard_mb)
     return FeatureCache(folder / "features")
 

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from ownhand.dataset.repeats import find_trained
 from ownhand.errors import Refusal
 from ownhand.evaluation.metrics import micro_average
-from ownhand.evaluation.readings import READERS, ScoredLine, read_lines
+from ownhand.evaluation.readings import READERS, ScoredLine, score_lines
 from ownhand.evaluation.summary import Rate, compare_rates, summarise
 from ownhand.files import read_json
 from ownhand.params import EvaluateParams
@@ -103,7 +103,7 @@ def read_cross_validation(root: Path, samples: Sequence[Sample], params: Evaluat
     if held_out != sorted(sample.image_id for sample in samples):
         raise Refusal(f"{where} does not hold out each sample of metadata.json once; {REMEDY}")
     files = {reader: root / FOLDER / f"{reader}.jsonl" for reader in READERS}
-    lines = read_lines([replace(sample, split="val") for sample in samples], files, remedy=REMEDY)
+    lines = score_lines([replace(sample, split="val") for sample in samples], files, remedy=REMEDY)
     lines = _mark_trained(lines, found.records)
     return CrossValidation(lines, compare_rates(lines, params), found.records)
 

@@ -13,10 +13,10 @@ from ownhand.evaluation.readings import (
     OTHERS_REMEDY,
     READERS,
     own_files,
-    read_lines,
     read_predictions,
     read_text,
     readers_of,
+    score_lines,
 )
 from ownhand.evaluation.summary import Rate, compare_rates
 from ownhand.files import write_text
@@ -52,7 +52,7 @@ def compare(root: Path, path: Path, name: str, params: EvaluateParams) -> str:
     kept = f"kept as {(OTHERS / name).as_posix()}.jsonl; `dvc repro` adds it to the report"
     if not all(file.exists() for file in own_files(root).values()):
         return f"{kept}, once base model and adapter have read the same lines"
-    lines = read_lines(read_metadata(root / PROCESSED), own_files(root), other_files(root))
+    lines = score_lines(read_metadata(root / PROCESSED), own_files(root), other_files(root))
     rates = {(rate.reader, rate.name): rate for rate in compare_rates(lines, params)}
     rows = [_word_reader(reader, rates[reader, "cer"]) for reader in readers_of(lines)]
     return "\n".join([f"CER on {len(lines)} validation line(s):", *rows, kept])

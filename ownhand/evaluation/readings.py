@@ -156,7 +156,7 @@ def read_text(path: Path) -> str:
         ) from None
 
 
-def read_lines(
+def score_lines(
     samples: Sequence[Sample],
     files: Mapping[str, Path],
     other_files: Mapping[str, Path] | None = None,

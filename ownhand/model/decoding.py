@@ -43,7 +43,7 @@ class ConfidenceRecorder(LogitsProcessor):
         return scores
 
 
-def read_tokens(
+def transcribe_tokens(
     model: Any,
     vision_tokens: Sequence[torch.Tensor],
     base: BaseModel,
@@ -55,13 +55,13 @@ def read_tokens(
     For as many pictures as fit into memory; all processes together read them, and each gets all readings.
     """
     counts = [len(tokens) for tokens in vision_tokens]
-    batches = read_batches(model, counts, lambda i: vision_tokens[i], base, params, description)
+    batches = transcribe_batches(model, counts, lambda i: vision_tokens[i], base, params, description)
     own = {i: reading for batch in batches for i, reading in batch.items()}
     readings = {i: reading for part in processes.gather(own) for i, reading in part.items()}
     return [readings[i] for i in range(len(vision_tokens))]
 
 
-def read_batches(
+def transcribe_batches(
     model: Any,
     counts: Sequence[int],
     tokens_of: Callable[[int], torch.Tensor],
@@ -83,13 +83,13 @@ def read_batches(
         for start in processes.share(range(0, len(order), params.batch_size)):
             part = order[start : start + params.batch_size]
             if not all(i in done for i in part):
-                readings = _read_batch(model, [tokens_of(i).to(model.device) for i in part], base, params)
+                readings = _transcribe_batch(model, [tokens_of(i).to(model.device) for i in part], base, params)
                 yield dict(zip(part, readings, strict=True))
             progress.update(len(part))
 
 
 @torch.inference_mode()
-def _read_batch(
+def _transcribe_batch(
     model: Any, vision_tokens: Sequence[torch.Tensor], base: BaseModel, params: TranscribeParams
 ) -> list[Reading]:
     special = base.special
@@ -161,11 +161,11 @@ def as_reader(model: PeftModel, reader: str) -> AbstractContextManager[None]:
     return model.disable_adapter() if reader == "base" else nullcontext()
 
 
-def read_samples(
+def transcribe_samples(
     model: Any,
     samples: Sequence[Sample],
     counts: Sequence[int],
-    see: Callable[[str], torch.Tensor],
+    tokens_of: Callable[[str], torch.Tensor],
     base: BaseModel,
     params: TranscribeParams,
     unfinished: Path,
@@ -173,15 +173,17 @@ def read_samples(
 ) -> list[Row]:
     """A row of a prediction file for each sample, in order of image id; all processes together, and each gets all.
 
-    `counts` are the samples' numbers of vision tokens, `see` gives those of an image id. What has been read lies in
-    `unfinished`, a name for files that belong to exactly this task: a run that was killed goes on behind it.
+    `counts` are the samples' numbers of vision tokens, `tokens_of` gives those of an image id. What has been read lies
+    in `unfinished`, a name for files that belong to exactly this task: a run that was killed goes on behind it.
     """
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     parts = [unfinished.with_name(f"{unfinished.name}-{number}.jsonl") for number in range(processes.count())]
     with AppendedLines(parts[processes.number()], hashed=True) as lines:
         known = {row["image_id"] for row in lines.kept}
         done = {i for i, sample in enumerate(samples) if sample.image_id in known}
-        batches = read_batches(model, counts, lambda i: see(samples[i].image_id), base, params, description, done)
+        batches = transcribe_batches(
+            model, counts, lambda i: tokens_of(samples[i].image_id), base, params, description, done
+        )
         for batch in batches:
             for i, reading in batch.items():
                 if i not in done:

@@ -1,4 +1,4 @@
-"""Pixels: a picture becomes the views that the vision tower sees, by DeepSeek-OCR's original rules, and these tokens.
+"""Views: what the vision tower sees of a picture, by DeepSeek-OCR's original rules, and the vision tokens of them.
 
 A *view* is one square picture. Every mode has one global view; "gundam" adds tiles of a grid w x h (columns x rows).
 The view sizes are the base model's own: they come from the `view_sizes` entry of its `processor_config.json`, else

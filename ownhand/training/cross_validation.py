@@ -25,7 +25,7 @@ from ownhand import processes
 from ownhand.errors import Refusal
 from ownhand.model.adapter import weakened
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import as_reader, read_samples
+from ownhand.model.decoding import as_reader, transcribe_samples
 from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params
 from ownhand.runtime import checkpoint_folder, fingerprint
@@ -92,7 +92,7 @@ def train_each(
         model.eval()
         with as_reader(model, reader):
             name = unfinished / description.replace(" ", "-")
-            return read_samples(model, own, counts, see, base_model, params.transcribe, name, description)
+            return transcribe_samples(model, own, counts, see, base_model, params.transcribe, name, description)
 
     held_out = [everything[image_id] for image_id in sorted(everything)]
     base: list[Row] = keep(unfinished / "base.json", lambda: read("base", held_out, cache.tokens, "base reads"))
@@ -154,11 +154,11 @@ def complete_cache(
     copies = unfinished / "features"
     if not processes.gather(is_whole(copies) if processes.number() == 0 else None)[0]:
         base = BaseModel.open(params)
-        pictures = Pictures(samples, base.view_rules, params.encode)
+        pictures = Pictures(samples, params.encode)
         tower = computed_once(lambda: base.load(device, decoder=False))
 
         def see(key: str) -> torch.Tensor:
-            return compute_vision_tokens(tower(), pictures.views(key))
+            return compute_vision_tokens(tower(), base.view_rules.views(pictures.image(key)))
 
         with open_store(base, params, device) as store:
             fill_features(copies, keys, see, store, {}, "cross_validate")

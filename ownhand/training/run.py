@@ -50,9 +50,7 @@ def prepare_datasets(params: Params, samples: Sequence[Sample], cache: FeatureCa
     Refusal when the batch exceeds the training set.
     """
     base = BaseModel.open(params, weights=False)
-    pictures = None
-    if needs_pictures(params.train.lora_targets):
-        pictures = Pictures(samples, base.view_rules, params.encode)
+    pictures = Pictures(samples, params.encode) if needs_pictures(params.train.lora_targets) else None
     collator = VisionCollator(base.special, base.dtype)
     sets = {
         split: CachedSamples(
@@ -77,7 +75,9 @@ def prepare_datasets(params: Params, samples: Sequence[Sample], cache: FeatureCa
         )
 
     def see(model: Any, image_id: str) -> torch.Tensor:
-        return compute_vision_tokens(model, pictures.views(image_id)) if pictures else cache.tokens(image_id)
+        if pictures is None:
+            return cache.tokens(image_id)
+        return compute_vision_tokens(model, base.view_rules.views(pictures.image(image_id)))
 
     read_cer = None
     if params.train.cer_lines:

@@ -20,7 +20,7 @@ from ownhand.evaluation.metrics import count_character_errors, micro_average
 from ownhand.files import writing
 from ownhand.model.adapter import weakened
 from ownhand.model.base import BaseModel
-from ownhand.model.decoding import read_tokens
+from ownhand.model.decoding import transcribe_tokens
 from ownhand.params import TranscribeParams
 from ownhand.samples import Sample
 from ownhand.training.checkpoints import find_damage, seal
@@ -47,7 +47,7 @@ def make_cer_reader(
         model.eval()
         with torch.no_grad(), weakened(model, params.adapter_strength):
             vision_tokens = [tokens_of(model, sample.image_id) for sample in chosen]
-            readings = read_tokens(model, vision_tokens, base, params, None)
+            readings = transcribe_tokens(model, vision_tokens, base, params, None)
         model.train()
         return micro_average(
             count_character_errors(sample.text, reading.text) for sample, reading in zip(chosen, readings, strict=True)

@@ -74,7 +74,7 @@ class CachedSamples(Dataset[dict[str, Any]]):
             if pictures:
                 keys = [sample.image_id, *copy_keys(sample.image_id, pictures.encode.copies)]
             for key in keys if with_copies else keys[:1]:
-                count = pictures.count_tokens(key) if pictures else cache.count(key)
+                count = base.view_rules.count_tokens(*pictures.size(key)) if pictures else cache.count(key)
                 try:
                     tokens = len(self._ids(count, sample.text)[0])
                 except SequenceTooLong as error:
@@ -98,7 +98,7 @@ class CachedSamples(Dataset[dict[str, Any]]):
             labels = [IGNORED_LABEL] * len(labels)
         row = {"image_id": example.image_id, "input_ids": ids, "labels": labels}
         if self.pictures is not None:
-            return {**row, "views": self.pictures.views(example.key)}
+            return {**row, "views": self.base.view_rules.views(self.pictures.image(example.key))}
         return {**row, "vision_tokens": self.cache.tokens(example.key)}
 
     def _ids(self, vision_tokens: int, text: str) -> tuple[list[int], list[int]]:

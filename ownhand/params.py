@@ -170,7 +170,10 @@ class EncodeParams(Group):
     )
     max_tiles: int = Field(default=8, ge=2, le=40, description="of the gundam grid: 9 in the original code, 6 in vLLM")
     copies: int = Field(
-        default=8, ge=0, le=100, description="augmented copies of each training picture; validation pictures have none"
+        default=8,
+        ge=0,
+        le=100,
+        description="augmented copies of each training picture, made by train where LoRA changes the tower",
     )
     seed: Seed = Field(default=5, description="of the augmentation")
     augment: AugmentParams = AugmentParams()

@@ -125,7 +125,10 @@ class Score:
 
 
 def count_character_errors(truth: str, prediction: str) -> tuple[int, int]:
-    """(Levenshtein distance, length of the transcription) in grapheme clusters; an empty transcription gives n = 0."""
+    """(Levenshtein distance, length of the transcription) in grapheme clusters, as in `score`, where these two suffice.
+
+    An empty transcription gives n = 0.
+    """
     reference = grapheme_clusters(comparable(truth))
     return Levenshtein.distance(reference, grapheme_clusters(comparable(prediction))), len(reference)
 

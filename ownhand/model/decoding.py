@@ -43,6 +43,43 @@ class ConfidenceRecorder(LogitsProcessor):
         return scores
 
 
+def as_reader(model: PeftModel, reader: str) -> AbstractContextManager[None]:
+    """The model as `reader` has it: "base" is without the adapter."""
+    return model.disable_adapter() if reader == "base" else nullcontext()
+
+
+def transcribe_samples(
+    model: Any,
+    samples: Sequence[Sample],
+    counts: Sequence[int],
+    tokens_of: Callable[[str], torch.Tensor],
+    base: BaseModel,
+    params: TranscribeParams,
+    unfinished: Path,
+    description: str,
+) -> list[Row]:
+    """A row of a prediction file for each sample, in order of image id; all processes together, and each gets all.
+
+    `counts` are the samples' numbers of vision tokens, `tokens_of` gives those of an image id. What has been read lies
+    in `unfinished`, a name for files that belong to exactly this task: a run that was killed goes on behind it.
+    """
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    parts = [unfinished.with_name(f"{unfinished.name}-{number}.jsonl") for number in range(processes.count())]
+    with AppendedLines(parts[processes.number()], hashed=True) as lines:
+        known = {row["image_id"] for row in lines.kept}
+        done = {i for i, sample in enumerate(samples) if sample.image_id in known}
+        batches = transcribe_batches(
+            model, counts, lambda i: tokens_of(samples[i].image_id), base, params, description, done
+        )
+        for batch in batches:
+            for i, reading in batch.items():
+                if i not in done:
+                    lines.append(reading.row(samples[i].image_id))
+    processes.wait_for_all()
+    rows = {row["image_id"]: row for part in parts for row in AppendedLines.read(part, hashed=True)}
+    return [rows[sample.image_id] for sample in sorted(samples, key=lambda sample: sample.image_id)]
+
+
 def transcribe_tokens(
     model: Any,
     vision_tokens: Sequence[torch.Tensor],
@@ -154,43 +191,6 @@ def _by_character(text: str, tokens: list[str], log_probabilities: list[float]) 
     if len(of_byte) != (ends[-1] if ends else 0):
         return ()
     return tuple(round(min(of_byte[start:end]), 4) for start, end in pairwise([0, *ends]))
-
-
-def as_reader(model: PeftModel, reader: str) -> AbstractContextManager[None]:
-    """The model as `reader` has it: "base" is without the adapter."""
-    return model.disable_adapter() if reader == "base" else nullcontext()
-
-
-def transcribe_samples(
-    model: Any,
-    samples: Sequence[Sample],
-    counts: Sequence[int],
-    tokens_of: Callable[[str], torch.Tensor],
-    base: BaseModel,
-    params: TranscribeParams,
-    unfinished: Path,
-    description: str,
-) -> list[Row]:
-    """A row of a prediction file for each sample, in order of image id; all processes together, and each gets all.
-
-    `counts` are the samples' numbers of vision tokens, `tokens_of` gives those of an image id. What has been read lies
-    in `unfinished`, a name for files that belong to exactly this task: a run that was killed goes on behind it.
-    """
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-    parts = [unfinished.with_name(f"{unfinished.name}-{number}.jsonl") for number in range(processes.count())]
-    with AppendedLines(parts[processes.number()], hashed=True) as lines:
-        known = {row["image_id"] for row in lines.kept}
-        done = {i for i, sample in enumerate(samples) if sample.image_id in known}
-        batches = transcribe_batches(
-            model, counts, lambda i: tokens_of(samples[i].image_id), base, params, description, done
-        )
-        for batch in batches:
-            for i, reading in batch.items():
-                if i not in done:
-                    lines.append(reading.row(samples[i].image_id))
-    processes.wait_for_all()
-    rows = {row["image_id"]: row for part in parts for row in AppendedLines.read(part, hashed=True)}
-    return [rows[sample.image_id] for sample in sorted(samples, key=lambda sample: sample.image_id)]
 
 
 def json_lines(rows: Sequence[Row]) -> str:

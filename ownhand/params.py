@@ -196,7 +196,7 @@ class TrainParams(Group):
         min_length=1,
         description="the last two need pictures, not the cache",
     )
-    epochs: float = Field(default=2.0, gt=0, le=10_000, description="how often each view is trained on")
+    epochs: float = Field(default=2.0, gt=0, le=10_000, description="how often each picture or copy is trained on")
     batch_size: int = Field(default=16, ge=1, le=100_000, description="sequences of a batch, all processes together")
     batch_tokens: int | None = Field(
         default=None,

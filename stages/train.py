@@ -72,8 +72,8 @@ def main() -> None:
         inputs.refuse_edits()
         save(trainer, metrics, params)
     print(
-        f"train: read {len(datasets.train)} training views of {metrics['train_lines']} lines and {len(datasets.val)} "
-        f"validation lines; {metrics['optimizer_steps']} steps; loss on validation {before:.3f} -> "
+        f"train: read {len(datasets.train)} training examples of {metrics['train_lines']} lines and "
+        f"{len(datasets.val)} validation lines; {metrics['optimizer_steps']} steps; loss on validation {before:.3f} -> "
         f"{metrics['val_loss']:.3f}; wrote {ADAPTER.as_posix()}; refused 0"
     )
     for finding in metrics["findings"].values():

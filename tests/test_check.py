@@ -111,7 +111,7 @@ def test_the_first_users_configuration_gives_the_experts_findings(workspace: Pat
     write_params(workspace, **FIRST_USER)
     findings = inspect_run(read_params())
     assert {code: level for code, level in problems(findings).items() if code != DEMO_ONLY} == EXPERT
-    assert "train.batch_size is 4, the training set has 3 views" in seen(findings, "CONF-002")
+    assert "train.batch_size is 4, the training set has 3 examples" in seen(findings, "CONF-002")
     assert "4 x 4 = 16 sequences a step, but there are only 3" in seen(findings, "CONF-003")
     assert "100 warm-up steps in a run of 50 optimizer steps" in seen(findings, "CONF-004")
     assert "49% of 0.002 at most" in seen(findings, "CONF-004")

@@ -102,7 +102,7 @@ def test_each_picture_is_read_once_by_the_adapter_of_a_run_that_did_not_see_its_
     train.main()
     transcribe.main()
     metrics = json.loads(train.METRICS.read_text(encoding="utf-8"))
-    assert metrics["train_views"] == 4, "training pictures and their copies"
+    assert metrics["train_examples"] == 4, "training pictures and their copies"
     assert (metrics["val_loss_before"], metrics["val_loss"]) == (fold["val_loss_before"], fold["val_loss"])
     assert metrics["val_loss"] != metrics["val_loss_before"]
     assert rows(transcribe.PREDICTIONS / "adapter.jsonl") == {i: read[i] for i in fold["held_out"]}
@@ -183,7 +183,7 @@ def test_interrupted_anywhere_it_goes_on_and_gives_the_same_bytes(
 
 def test_folds_that_a_batch_does_not_fit_or_that_cannot_be_made_are_refused(workspace: Path) -> None:
     edit_params(workspace, "train", batch_size=5)
-    with pytest.raises(Refusal, match="fold 1: train.batch_size is 5, but there are only 4 training views"):
+    with pytest.raises(Refusal, match="fold 1: train.batch_size is 5, but there are only 4 training examples"):
         cross_validate.main()
     edit_params(workspace, "evaluate", folds=5)
     with pytest.raises(Refusal, match="set it to at most 4"):

@@ -103,6 +103,6 @@ def test_interrupted_it_goes_on_and_another_target_trains_nothing(
 
 def test_what_cannot_be_trained_or_is_missing_is_refused(workspace: Path) -> None:
     edit_params(workspace, "train", batch_size=5)
-    assert "first 2 lines: train.batch_size is 5, but there are only 4 training views" in run("--points", "2")
+    assert "first 2 lines: train.batch_size is 5, but there are only 4 training examples" in run("--points", "2")
     shutil.rmtree("data/features")
     assert "data/features is missing; run `dvc repro` first" in run()

@@ -95,7 +95,7 @@ def test_an_adapter_of_the_vision_tower_is_trained_and_then_read_with(
     encode(on_disk, params)
     assert not [key for key in FeatureCache(Path("data/features")).index["images"] if "~" in key]
     train.main()
-    assert json.loads(Path("metrics/train.json").read_text(encoding="utf-8"))["train_views"] == 3 * 2
+    assert json.loads(Path("metrics/train.json").read_text(encoding="utf-8"))["train_examples"] == 3 * 2
     weights = load_file("models/adapter/adapter_model.safetensors")
     moved = {name for name, weight in weights.items() if "lora_B" in name and bool(weight.any())}
     assert {part for part in ("sam_encoder", "vision_encoder", "projector") if any(part in n for n in moved)} == {

@@ -377,7 +377,7 @@ def test_the_metrics_hold_the_loss_against_guessing_and_against_swapped_pictures
     assert metrics["val_loss"] != metrics["val_loss_before"]
     # One validation line cannot be shuffled; a random base model may well learn nothing.
     assert set(metrics["findings"]) <= {"TRAIN-001", "TRAIN-002"}
-    assert "train: read 3 training views of 3 lines" in output.decode() and "{" not in output.decode()
+    assert "train: read 3 training examples of 3 lines" in output.decode() and "{" not in output.decode()
     assert "\r" not in errors.decode() and "training: step 9 of 18: loss on validation " in errors.decode()
     curve = (workspace / "metrics/curves/val_loss.csv").read_text().splitlines()
     assert curve[0] == "step,loss" and len(curve) == 3

@@ -49,14 +49,14 @@ class ConfigurationFacts:
     limits: ModelLimits | None = None
 
     @property
-    def views(self) -> int:
+    def examples(self) -> int:
         """Training samples with their augmented copies."""
         return self.lines * (1 + self.params.encode.copies)
 
     @property
     def schedule(self) -> Schedule:
-        """Without a token budget the number of views is enough, and every length as good as another."""
-        lengths = [1] * self.views
+        """Without a token budget the number of examples is enough, and every length as good as another."""
+        lengths = [1] * self.examples
         if self.params.train.batch_tokens is not None and self.lengths:
             lengths = self.lengths.training(self.params.encode.copies)
         return Schedule.of(lengths, self.params.train, self.params.runtime.checkpoint_steps)
@@ -79,11 +79,11 @@ def check_configuration(facts: ConfigurationFacts) -> list[Finding]:
 
 
 def _batch(facts: ConfigurationFacts) -> Iterator[Finding]:
-    batch, views = facts.params.train.batch_size, facts.views
-    seen = f"train.batch_size is {batch}, the training set has {views} views"
+    batch, examples = facts.params.train.batch_size, facts.examples
+    seen = f"train.batch_size is {batch}, the training set has {examples} examples"
     processes = facts.params.runtime.processes
-    if batch > views and facts.params.train.batch_tokens is None:
-        remedy = f"set train.batch_size to at most {views}, raise encode.copies, or add samples"
+    if batch > examples and facts.params.train.batch_tokens is None:
+        remedy = f"set train.batch_size to at most {examples}, raise encode.copies, or add samples"
         yield blocker("CONF-002", f"{seen} ({facts.lines} lines x {1 + facts.params.encode.copies})", remedy)
     elif batch % processes:
         seen = f"train.batch_size is {batch}, which {processes} processes cannot share evenly"
@@ -93,20 +93,20 @@ def _batch(facts: ConfigurationFacts) -> Iterator[Finding]:
 
 
 def _effective_batch(facts: ConfigurationFacts) -> Iterator[Finding]:
-    train, views, batches = facts.params.train, facts.views, facts.schedule.batches
+    train, examples, batches = facts.params.train, facts.examples, facts.schedule.batches
     wanted = train.batch_size * train.accumulation
     seen = f"{train.batch_size} x {train.accumulation} = {wanted} sequences a step"
     if train.batch_tokens is not None:
-        wanted = math.ceil(views / batches * train.accumulation)
-        seen = f"{views / batches:.1f} x {train.accumulation} = {wanted} sequences a step"
-    if wanted > views:
+        wanted = math.ceil(examples / batches * train.accumulation)
+        seen = f"{examples / batches:.1f} x {train.accumulation} = {wanted} sequences a step"
+    if wanted > examples:
         yield warning(
             "CONF-003",
-            f"{seen}, but there are only {views}: every step sees {views}, all there are",
+            f"{seen}, but there are only {examples}: every step sees {examples}, all there are",
             "lower train.accumulation or train.batch_size, so that an epoch has several steps",
         )
     else:
-        yield ready("CONF-003", f"{seen}, of {views}")
+        yield ready("CONF-003", f"{seen}, of {examples}")
 
 
 def _warmup(facts: ConfigurationFacts) -> Iterator[Finding]:

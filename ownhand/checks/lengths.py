@@ -80,7 +80,7 @@ class Lengths:
     aspect: float
 
     def training(self, copies: int) -> list[int]:
-        """Tokens of every training view; a copy counts as its picture, whose size it has within some per cent."""
+        """Tokens of every training example; a copy counts as its picture, whose size it has within some per cent."""
         return [length.tokens for length in self.each if length.sample.split == "train" for _ in range(1 + copies)]
 
 

@@ -49,7 +49,7 @@ def inspect_run(params: Params) -> list[Finding]:
         *check_base_model(model_facts, machine.device),
     ]
     if model and lengths and is_ready(check_base_model(model_facts, machine.device)) and model_facts.adapter_weights:
-        batch_size = max(1, min(params.train.batch_size, configuration.views))
+        batch_size = max(1, min(params.train.batch_size, configuration.examples))
         findings += inspect_memory(params, model, lengths, batch_size, machine)
     return findings
 

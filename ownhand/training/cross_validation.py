@@ -50,7 +50,7 @@ def cross_validate(
     """(what the base model read, what the adapters read, a record of each fold), rows in order of image id.
 
     `folds` are those of the samples, from 1; what is done stays in `unfinished`. Refusal when a fold leaves fewer
-    training views than a batch.
+    training examples than a batch.
     """
     params = without_choice(params)
     cache = complete_cache(samples, params, features, unfinished, device)
@@ -78,7 +78,7 @@ def train_each(
 
     Returns what the base model reads of all that is held out anywhere, and of each run {"record", "rows"}. A run that
     is finished stays in `unfinished` under its name and is not made again. `command`: who says which run it is at.
-    Refusal when a run has fewer training views than a batch.
+    Refusal when a run has fewer training examples than a batch.
     """
     sets = {name: _prepare_run(name, samples, params, cache) for name, samples in runs.items()}
     everything = {one.image_id: one for samples in runs.values() for one in samples if one.split == "val"}

@@ -43,7 +43,7 @@ def measure(
         )
     return {
         "train_lines": len({example.image_id for example in train.examples}),
-        "train_views": len(train),
+        "train_examples": len(train),
         "val_lines": len(val),
         "optimizer_steps": trainer.state.global_step,
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),

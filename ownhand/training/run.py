@@ -70,8 +70,8 @@ def prepare_datasets(params: Params, samples: Sequence[Sample], cache: FeatureCa
         )
     if params.train.batch_size > len(sets["train"]) and params.train.batch_tokens is None:
         raise Refusal(
-            f"train.batch_size is {params.train.batch_size}, but there are only {len(sets['train'])} training views; "
-            f"set it to at most {len(sets['train'])}"
+            f"train.batch_size is {params.train.batch_size}, but there are only {len(sets['train'])} training "
+            f"examples; set it to at most {len(sets['train'])}"
         )
 
     def see(model: Any, image_id: str) -> torch.Tensor:

@@ -33,16 +33,15 @@ SECONDS = 30  # a slow machine
 # What reads is a stand-in: two words, of which it is unsure of the second. Its number is the picture's width.
 PROGRAM = """
 import sys
-from types import SimpleNamespace
 from ownhand.correct import correct
 from ownhand.correction.proposals import ProposalReader
 from ownhand.errors import Refusal, run_stage
 from ownhand.params import read_params
+from ownhand.samples import Reading
 
 def read(pictures):
     sure, unsure = (0.9,) * 6, (0.2,) * 3
-    return [SimpleNamespace(text=f"Строка{p.width:>4}"[:10], runaway=False, confidence=0.6,
-                            characters=sure + (0.9,) + unsure) for p in pictures]
+    return [Reading(f"Строка{p.width:>4}"[:10], 9, False, 0.6, sure + (0.9,) + unsure) for p in pictures]
 
 def open_reader():
     if "--no-reader" in sys.argv:

@@ -87,19 +87,18 @@ def datasets(
     pictures: list[Image.Image],
     cache: FeatureCache,
     special: SpecialTokens,
-    vision: ViewRules,
     tmp_path: Path,
 ) -> dict[str, dict[str, Any]]:
     """The same two samples as batches from the cache and from picture files."""
 
     class FromMemory(Pictures):
-        def views(self, key: str) -> Any:
-            return self.vision.views(pictures[int(key) - 1])
+        def image(self, key: str) -> Image.Image:
+            return pictures[int(key) - 1]
 
     encode = read_params(ROOT / "params.yaml").encode.model_copy(update={"copies": 0})
     arguments = (samples, cache, base, 2048, True)
     cached = CachedSamples(*arguments)
-    drawn = CachedSamples(*arguments, pictures=FromMemory(samples, vision, encode))
+    drawn = CachedSamples(*arguments, pictures=FromMemory(samples, encode))
     return {
         "cached": VisionCollator(special, torch.float32)([cached[0], cached[1]]),
         "pictures": VisionCollator(special, torch.float32)([drawn[0], drawn[1]]),

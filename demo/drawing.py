@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 FONT_SIZE_PX = 48  # lines are drawn at this size, warped, and only then reduced to their final height
@@ -28,7 +29,8 @@ class Hand:
     ruling: "none", "lines" or "grid"; blur_px: Gaussian radius in final pixels; jpeg_quality: None leaves it out;
     stretch: width of the letters against the font's own; stroke: how much thicker (above 0) or thinner the pen is,
     pressure: how much that changes along the line, both in standard deviations of the blurred stroke;
-    elastic: how far points of one letter move against each other; strays: strokes of the lines above and below.
+    elastic: how far points of one letter move against each other; strays: strokes of the lines above and below;
+    outline: the line is cut out of its page along its letters, with white around it, as `prepare` cuts pages.
     """
 
     slant: float = 0.0
@@ -49,19 +51,22 @@ class Hand:
     pressure: float = 0.0
     elastic: float = 0.0
     strays: bool = False
+    outline: bool = False
 
 
 def random_hand(rng: np.random.Generator, strength: float = 1.0) -> Hand:
     """A hand drawn at random; `strength` 0 is clean print, 1 is a hurried hand in bad light."""
     ink = np.clip(rng.uniform(0, 90) + rng.uniform(0, 70) * rng.dirichlet((1, 1, 2)), 0, 130)
     paper = np.clip(rng.uniform(190, 255) + rng.normal(0, 8, 3), 160, 255)
+    thick = bool(rng.random() < 0.2)
+    stroke = float(rng.normal(0, 0.4) * strength)
     return Hand(
         slant=float(rng.normal(0.05, 0.16) * strength),
         wobble=float(abs(rng.normal(0, 0.05)) * strength),
         size_jitter=float(abs(rng.normal(0, 0.08)) * strength),
         stretch_jitter=float(abs(rng.normal(0, 0.12)) * strength),
         tilt=float(rng.normal(0, 0.012) * strength),
-        thick=bool(rng.random() < 0.2),
+        thick=thick,
         ink=(int(ink[0]), int(ink[1]), int(ink[2])),
         paper=(int(paper[0]), int(paper[1]), int(paper[2])),
         shade=float(rng.uniform(0, 0.35) * strength),
@@ -70,10 +75,11 @@ def random_hand(rng: np.random.Generator, strength: float = 1.0) -> Hand:
         blur_px=float(rng.uniform(0, 1.1) * strength),
         jpeg_quality=int(rng.integers(30, 95)) if rng.random() < 0.4 else None,
         stretch=float(np.exp(rng.normal(0, 0.2) * strength)),
-        stroke=float(rng.normal(0, 0.4) * strength),
+        stroke=-abs(stroke) if thick else stroke,  # a broad pen, pressed hard, would close every letter
         pressure=float(abs(rng.normal(0, 0.35)) * strength),
         elastic=float(abs(rng.normal(0, 0.025)) * strength),
         strays=bool(rng.random() < 0.25 * strength),
+        outline=bool(rng.random() < 0.3 * strength),
     )
 
 
@@ -109,6 +115,9 @@ def draw_line(text: str, font: Path, hand: Hand, rng: np.random.Generator, heigh
     alpha = np.asarray(ink.resize((width_px, height_px), Image.Resampling.BOX), np.float32) / 255
     alpha = alpha * (1 - 0.25 * smooth_noise(rng, width_px, 6)[None, :])
     paper = _paper(hand, rng, height_px, width_px)
+    if hand.outline:
+        outside = _outside(alpha, rng)
+        alpha, paper = alpha * ~outside, np.where(outside[..., None], np.float32(255), paper)
     picture = paper * (1 - alpha[..., None]) + np.asarray(hand.ink, np.float32) * alpha[..., None]
     if hand.grain:
         picture = picture + hand.grain * rng.standard_normal((height_px, width_px, 1), np.float32)
@@ -139,8 +148,12 @@ def ink_mask(text: str, path: Path, stretch: float = 1.0) -> Image.Image:
 def _press(mask: Image.Image, hand: Hand, rng: np.random.Generator) -> Image.Image:
     """A pen of another width, pressed harder here and there: the blurred stroke, cut at another level."""
     soft = np.asarray(mask.filter(ImageFilter.GaussianBlur(1.6)), np.float32) / 255
+    inked = soft[np.asarray(mask) > 127]
+    # About 0.3 for a hairline, 0.9 for a bold letter.
+    thin, middle = np.quantile(inked, (0.25, 0.5)).tolist() if inked.size else (1.0, 1.0)
+    soft = soft * max(1.0, 0.7 / thin)  # no stroke is pressed so lightly that it goes
     level = 0.45 - 0.16 * (hand.stroke + hand.pressure * smooth_noise(rng, mask.width, max(2, mask.width // 20)))
-    ink = np.clip((soft - np.clip(level, 0.18, 0.62)[None, :]) * 5 + 0.5, 0, 1)
+    ink = np.clip((soft - np.clip(level, 0.18 if middle < 0.75 else 0.4, 0.62)[None, :]) * 5 + 0.5, 0, 1)
     return Image.fromarray((ink * 255).astype(np.uint8))
 
 
@@ -155,6 +168,20 @@ def _add_strays(mask: Image.Image, path: Path, rng: np.random.Generator) -> Imag
         y = seen - box[3] if top else mask.height - seen - box[1]
         ImageDraw.Draw(mask).text((int(rng.integers(-60, max(1, mask.width))), y), letters, fill=255, font=font)
     return mask
+
+
+def _outside(alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Where the page was cut away: beyond a wavy distance above and below the ink nearby, bool like `alpha`."""
+    height, width = alpha.shape
+    inked = alpha > 0.3
+    rows = np.arange(height)[:, None]
+    tops = np.where(inked.any(0), inked.argmax(0), height // 2)
+    bottoms = np.where(inked.any(0), height - 1 - inked[::-1].argmax(0), height // 2)
+    reach = height // 2  # columns on either side that count as nearby
+    top, bottom = (sliding_window_view(np.pad(edge, reach, "edge"), 2 * reach + 1) for edge in (tops, bottoms))
+    knots = max(2, width // height)
+    above, below = (height * (0.08 + 0.1 * smooth_noise(rng, width, knots)) for _ in range(2))
+    return np.asarray((rows < top.min(1) - above) | (rows > bottom.max(1) + below))
 
 
 def warp_ink(mask: Image.Image, hand: Hand, rng: np.random.Generator) -> Image.Image:

@@ -24,11 +24,19 @@ from ownhand.model.views import ViewSizes, make_views
 
 LATIN = "abcdefghijklmnopqrstuvwxyz"
 MAX_TILES = 16
+USUAL_LENGTH = 64  # characters, and from there to MAX_LENGTH in every sixth batch
+LONG_SHARE = 1 / 6
+LONG_TILES = 20
 KEPT = 256  # drawn lines that are shown a second time: drawing takes nearly as long as learning
-CHARACTERS_PER_TILE = (2.0, 4.5)  # a tile costs the same however little stands on it
+# A tile costs the same however little stands on it, and every cut between two tiles goes through a letter: the base
+# model reads lines best at three characters a tile, and twice as many errors at two.
+CHARACTERS_PER_TILE = (2.3, 4.8)
+CHARACTERS_PER_TILE_LONG = (3.6, 6.0)  # so much is written in lines as wide as a page
 # Share of the lines in each language; words are wordfreq's, the most frequent ones first.
 LANGUAGES = {"ru": 0.62, "fr": 0.13, "en": 0.07, "de": 0.07, "uk": 0.03, "es": 0.03, "it": 0.02, "pl": 0.02, "cs": 0.01}
 WORDS = 40_000
+MIXED = 0.25  # share of the lines with words of another script: "Формат PDF", "мой Skype"
+LOOK_ALIKE = set("ABCEHKMOPTXYI")  # the same picture in Cyrillic: a word of these alone cannot be told from one
 LONGER_BELOW = 1.2
 
 
@@ -51,15 +59,16 @@ class TextSource:
         common, rare = "0123456789.,-!?:", "\"()«»„“”–—…№°%;/+='’*&@#"
         accented = "éèàçêùâîôûëïüöäœæñóáíúł"
         marks = [(common, 1.5), (rare, 0.3)]
-        # Latin and Cyrillic are never mixed within a string: many of their letters look the same.
+        # Latin and Cyrillic are never mixed within a random string: many of their letters look the same.
         self.alphabets = [
             [(CYRILLIC, 4.0), (CYRILLIC.upper(), 1.5), *marks],
             [(LATIN, 4.0), (LATIN.upper(), 1.5), (accented, 1.0), (accented.upper(), 0.5), *marks],
         ]
 
-    def draw(self, rng: random.Random, longest: int) -> str:
-        """One text of 1 to `longest` characters without spaces at its ends."""
-        length = rng.randint(1, longest) if rng.random() < 0.5 else rng.randint(max(1, longest // 2), longest)
+    def draw(self, rng: random.Random, longest: int, shortest: int = 1) -> str:
+        """One text of `shortest` to `longest` characters, or a little less, without spaces at its ends."""
+        middle = max(shortest, longest // 2)
+        length = rng.randint(shortest if rng.random() < 0.5 else middle, longest)
         kind = rng.random()
         if kind < 0.62:
             return self._words(rng, length)
@@ -86,13 +95,20 @@ class TextSource:
 
     def _words(self, rng: random.Random, length: int) -> str:
         language = rng.choices(list(LANGUAGES), list(LANGUAGES.values()))[0]
-        words = frequent_words(language)
-        letters = CYRILLIC if language in ("ru", "uk") else LATIN
+        cyrillic = language in ("ru", "uk")
+        foreign = 0.3 if rng.random() < MIXED else 0.0
         wrong = 0.15 if rng.random() < 0.35 else 0.0
         capitals = rng.random() < 0.03
         text = ""
         while True:
+            other = rng.random() < foreign
+            words = frequent_words(language if not other else "en" if cyrillic else "ru")
             word = words[int(len(words) * rng.random() ** 2)]
+            if other and cyrillic and LOOK_ALIKE.issuperset(word.upper()):
+                continue
+            if other and rng.random() < (0.5 if len(word) < 5 else 0.1):
+                word = word.upper()
+            letters = CYRILLIC if cyrillic != other else LATIN
             if wrong:
                 word = "".join(rng.choice(letters) if rng.random() < wrong else c for c in word)
             if rng.random() < (0.15 if text else 0.4):
@@ -162,12 +178,33 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
             yield self._batch(rng, noise)
 
     def _batch(self, rng: random.Random, noise: np.random.Generator) -> dict[str, Any]:
+        longest = int(self.longest[0])
+        if longest >= USUAL_LENGTH and rng.random() < LONG_SHARE:
+            long = [
+                self._line(rng, noise, MAX_LENGTH, USUAL_LENGTH, CHARACTERS_PER_TILE_LONG, LONG_TILES)
+                for _ in range(self.batch_size // 2)
+            ]
+            return make_batch(long, self.tokenizer, self.special)
         samples: list[tuple[str, Any]] = []
         while len(samples) < self.batch_size:
             if len(samples) % 2 and len(self.kept) >= KEPT:
                 samples.append(self.kept.pop(rng.randrange(len(self.kept))))
-                continue
-            text = self.texts.draw(rng, int(self.longest[0]))
+            else:
+                samples.append(self._line(rng, noise, longest, 1, CHARACTERS_PER_TILE, MAX_TILES))
+                self.kept.append(samples[-1])
+        return make_batch(samples, self.tokenizer, self.special)
+
+    def _line(
+        self,
+        rng: random.Random,
+        noise: np.random.Generator,
+        longest: int,
+        shortest: int,
+        characters_per_tile: tuple[float, float],
+        most_tiles: int,
+    ) -> tuple[str, Any]:
+        while True:
+            text = self.texts.draw(rng, longest, shortest)
             fonts = self.handwritten if rng.random() < 0.6 else self.printed
             able = [font for font in fonts if not any(lacks(font, character) for character in text)]
             if not able:  # few fonts have every accent
@@ -181,10 +218,8 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
                 # A row of tiles, as every line of text is; a lone letter would be stretched over two tiles upright.
                 width = round(image.height * rng.uniform(2.0, 3.0))
                 image = ImageOps.expand(image, (0, 0, width - image.width, 0), paper_colour(image))
-            tiles = round(len(text) / rng.uniform(*CHARACTERS_PER_TILE))
-            samples.append((text, make_views(image, "gundam", self.sizes, min(max(2, tiles), MAX_TILES))))
-            self.kept.append(samples[-1])
-        return make_batch(samples, self.tokenizer, self.special)
+            tiles = round(len(text) / rng.uniform(*characters_per_tile))
+            return text, make_views(image, "gundam", self.sizes, min(max(2, tiles), most_tiles))
 
 
 def make_batch(samples: list[tuple[str, Any]], tokenizer: Tokenizer, special: SpecialTokens) -> dict[str, Any]:
@@ -216,17 +251,19 @@ class Curriculum:
         """Take the loss of one more batch into account."""
         self.loss = 0.98 * self.loss + 0.02 * loss
         self.since += 1
-        if self.loss < LONGER_BELOW and self.since >= 60 and self.longest < MAX_LENGTH:
-            self.shared[0] = min(MAX_LENGTH, self.longest + 2)
+        if self.loss < LONGER_BELOW and self.since >= 60 and self.longest < USUAL_LENGTH:
+            self.shared[0] = min(USUAL_LENGTH, self.longest + 2)
             self.since = 0
 
 
-def draw_samples(texts: list[str], fonts: list[Path], seed: int, strength: float) -> list[tuple[str, Any]]:
+def draw_samples(
+    texts: list[str], fonts: list[Path], seed: int, strength: float, max_tiles: int
+) -> list[tuple[str, Any]]:
     """(text, views) pairs for measuring, always the same for one seed."""
     rng, noise = random.Random(seed), np.random.default_rng(seed)
     samples = []
     for text in texts:
         able = [font for font in fonts if not any(lacks(font, character) for character in text)]
         image = draw_line(text, rng.choice(able), random_hand(noise, strength), noise)
-        samples.append((text, make_views(image, "gundam", ViewSizes(**VIEW_SIZES), MAX_TILES)))
+        samples.append((text, make_views(image, "gundam", ViewSizes(**VIEW_SIZES), max_tiles)))
     return samples

@@ -30,7 +30,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from transformers import UnlimitedOcrForConditionalGeneration
 
-from demo.lines import Curriculum, DrawnLines, TextSource, draw_samples, make_batch
+from demo.lines import MAX_TILES, Curriculum, DrawnLines, TextSource, draw_samples, make_batch
 from demo.shape import MAX_LENGTH, build_tokenizer, grow, official_config, write_base_model
 from ownhand.files import write_atomically
 from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
@@ -47,6 +47,7 @@ DTYPE = torch.float32 if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", 
 SEED = 3
 CHECKPOINT_STEPS = 50
 MEASURE_STEPS = 1000
+SHORT_TILES = 8  # as in params.yaml: about three characters a tile
 
 
 @torch.no_grad()
@@ -81,10 +82,10 @@ def measure(model: Any, tokenizer: Tokenizer, texts: list[str], fonts: Path) -> 
     handwritten = sorted((fonts / "handwritten").glob("*.woff2"))
     long_texts = [f"{first} {second}" for first, second in zip(texts[::2], texts[1::2], strict=True)]
     sets = {
-        "printed_unseen_fonts": draw_samples(texts, held_out, 1, 0.2),
-        "printed_unseen_fonts_distorted": draw_samples(texts, held_out, 2, 1.0),
-        "handwritten_seen_fonts": draw_samples(texts, handwritten, 3, 0.5),
-        "handwritten_seen_fonts_long_lines": draw_samples(long_texts, handwritten, 4, 0.5),
+        "printed_unseen_fonts": draw_samples(texts, held_out, 1, 0.2, SHORT_TILES),
+        "printed_unseen_fonts_distorted": draw_samples(texts, held_out, 2, 1.0, SHORT_TILES),
+        "handwritten_seen_fonts": draw_samples(texts, handwritten, 3, 0.5, SHORT_TILES),
+        "handwritten_seen_fonts_long_lines": draw_samples(long_texts, handwritten, 4, 0.5, MAX_TILES),
     }
     model.eval()
     model.config.text_config.use_cache = True

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import random
+import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from demo import lines
+from demo.drawing import Hand, draw_line
 from demo.pretrain import Muon, make_optimizers, orthogonalise
 from demo.shape import MAX_LENGTH, TRAINED, VIEW_SIZES
 
 FONTS = Path(__file__).parent.parent / "demo/fonts"
+SCRIPTS = {"Cyrillic": set("бгджзийлфцчшщъыьэюя"), "Latin": set("abcdefghijklmnopqrstuvwxyz")}
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
@@ -53,7 +59,51 @@ def test_the_record_of_trained_lines_is_true_of_what_is_drawn(monkeypatch: pytes
     monkeypatch.setattr(lines, "make_batch", lambda samples, *_: drawn.extend(samples) or {})
     fonts = [sorted((FONTS / kind).glob("*.woff2")) for kind in ("printed", "handwritten")]
     source = lines.TextSource(["кот пошёл в лес за грибами", "мама мыла раму и окно"])
-    next(iter(lines.DrawnLines(source, *fonts, batch_size=40, seed=3, longest=torch.tensor([MAX_LENGTH]))))
+    batches = iter(lines.DrawnLines(source, *fonts, 16, seed=3, longest=torch.tensor([lines.USUAL_LENGTH])))
+    for _ in range(4):
+        next(batches)
+    assert max(len(text) for text, _ in drawn) <= MAX_LENGTH
     shown = [(views.grid[0] * VIEW_SIZES["tile"] / len(text), views.tokens / len(text)) for text, views in drawn]
     assert sum(px < TRAINED.pixels or tokens < TRAINED.vision for px, tokens in shown) <= 4
     assert sum(px < 2 * TRAINED.pixels for px, _ in shown) > 10, "the record is not far below"
+
+
+def test_words_of_two_scripts_stand_in_one_line_and_can_be_told_apart() -> None:
+    pytest.importorskip("wordfreq")
+    rng, source = random.Random(1), lines.TextSource(["кот"])
+    texts = [source.draw(rng, 60) for _ in range(400)]
+    scripts = [{name for name, letters in SCRIPTS.items() if letters & set(text.lower())} for text in texts]
+    mixed = [text for text, found in zip(texts, scripts, strict=True) if len(found) == 2]
+    assert 20 < len(mixed) < 200
+    # "CAB" among Russian words is a picture of two texts, of which one would be an error.
+    latin = [word for text in mixed for word in re.findall("[A-Z]{2,}", text)]
+    assert latin and not [word for word in latin if lines.LOOK_ALIKE.issuperset(word)]
+
+
+@pytest.mark.parametrize(
+    "font", ["handwritten/amatic-sc-regular", "printed/poiret-one-regular", "printed/prata-regular"]
+)
+def test_no_pen_is_too_light_to_be_read(font: str) -> None:
+    """Half of a thin stroke used to go, and with it a line that nobody could read was trained on."""
+    plain, rng = Hand(grain=0, shade=0, blur_px=0), np.random.default_rng(2)
+    path = FONTS / f"{font}.woff2"
+    for stroke in (-1.0, 0.0):
+        pressed = replace(plain, stroke=stroke, pressure=0.5)
+        ink = [
+            (np.asarray(draw_line("Формат пера", path, hand, rng, 96).convert("L")) < 160).mean()
+            for hand in (plain, pressed)
+        ]
+        assert ink[1] > 0.5 * ink[0], (font, stroke)
+
+
+def test_a_line_cut_along_its_letters_keeps_them() -> None:
+    path = FONTS / "printed/roboto-regular.woff2"
+    plain = Hand(grain=0, shade=0, blur_px=0, paper=(200, 200, 200))
+    whole, cut = (
+        np.asarray(draw_line("Щука у реки", path, replace(plain, outline=outline), np.random.default_rng(1), 96))
+        for outline in (False, True)
+    )
+    outside = (cut == 255).all(-1)
+    assert 0.03 < outside.mean() < 0.7
+    assert (whole[outside].min(-1) > 120).mean() > 0.99, "no letter was cut off"
+    assert (cut[~outside].min(-1) < 100).sum() > 0.98 * (whole.min(-1) < 100).sum()

@@ -81,8 +81,8 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
     if processes.number() == 0:
         show_copies(samples, pictures, features / CONTACT_SHEET)
     return (
-        f"encode: read {len(samples)} pictures; wrote {tokens:,} vision tokens of {len(own)} pictures "
-        f"({copies} augmented copies per training picture) and {len(probes)} probe pictures to "
+        f"encode: read {len(samples)} pictures; wrote {tokens:,} vision tokens of them, "
+        f"{len(own) - len(samples)} augmented copies and {len(probes)} probe pictures to "
         f"{features.as_posix()}; refused 0"
     )
 

@@ -24,14 +24,13 @@ from ownhand.model.views import ViewSizes, make_views
 
 LATIN = "abcdefghijklmnopqrstuvwxyz"
 MAX_TILES = 16
-USUAL_LENGTH = 64  # characters, and from there to MAX_LENGTH in every sixth batch
-LONG_SHARE = 1 / 6
-LONG_TILES = 20
+USUAL_LENGTH = 64  # characters
 KEPT = 256  # drawn lines that are shown a second time: drawing takes nearly as long as learning
 # A tile costs the same however little stands on it, and every cut between two tiles goes through a letter: the base
 # model reads lines best at three characters a tile, and twice as many errors at two.
 CHARACTERS_PER_TILE = (2.3, 4.8)
-CHARACTERS_PER_TILE_LONG = (3.6, 6.0)  # so much is written in lines as wide as a page
+# Every sixth batch has lines as wide as a page, half as many, with more on each tile.
+LONG_SHARE, LONG_TILES, LONG_PER_TILE = 1 / 6, 20, (3.6, 6.0)
 # Share of the lines in each language; words are wordfreq's, the most frequent ones first.
 LANGUAGES = {"ru": 0.62, "fr": 0.13, "en": 0.07, "de": 0.07, "uk": 0.03, "es": 0.03, "it": 0.02, "pl": 0.02, "cs": 0.01}
 WORDS = 40_000
@@ -178,31 +177,21 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
             yield self._batch(rng, noise)
 
     def _batch(self, rng: random.Random, noise: np.random.Generator) -> dict[str, Any]:
-        longest = int(self.longest[0])
-        if longest >= USUAL_LENGTH and rng.random() < LONG_SHARE:
-            long = [
-                self._line(rng, noise, MAX_LENGTH, USUAL_LENGTH, CHARACTERS_PER_TILE_LONG, LONG_TILES)
-                for _ in range(self.batch_size // 2)
-            ]
-            return make_batch(long, self.tokenizer, self.special)
         samples: list[tuple[str, Any]] = []
+        if int(self.longest[0]) >= USUAL_LENGTH and rng.random() < LONG_SHARE:
+            samples = [self._line(rng, noise, long=True) for _ in range(self.batch_size // 2)]
+            return make_batch(samples, self.tokenizer, self.special)
         while len(samples) < self.batch_size:
             if len(samples) % 2 and len(self.kept) >= KEPT:
                 samples.append(self.kept.pop(rng.randrange(len(self.kept))))
             else:
-                samples.append(self._line(rng, noise, longest, 1, CHARACTERS_PER_TILE, MAX_TILES))
+                samples.append(self._line(rng, noise))
                 self.kept.append(samples[-1])
         return make_batch(samples, self.tokenizer, self.special)
 
-    def _line(
-        self,
-        rng: random.Random,
-        noise: np.random.Generator,
-        longest: int,
-        shortest: int,
-        characters_per_tile: tuple[float, float],
-        most_tiles: int,
-    ) -> tuple[str, Any]:
+    def _line(self, rng: random.Random, noise: np.random.Generator, long: bool = False) -> tuple[str, Any]:
+        shortest, longest = (USUAL_LENGTH, MAX_LENGTH) if long else (1, int(self.longest[0]))
+        characters, most_tiles = (LONG_PER_TILE, LONG_TILES) if long else (CHARACTERS_PER_TILE, MAX_TILES)
         while True:
             text = self.texts.draw(rng, longest, shortest)
             fonts = self.handwritten if rng.random() < 0.6 else self.printed
@@ -218,7 +207,7 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
                 # A row of tiles, as every line of text is; a lone letter would be stretched over two tiles upright.
                 width = round(image.height * rng.uniform(2.0, 3.0))
                 image = ImageOps.expand(image, (0, 0, width - image.width, 0), paper_colour(image))
-            tiles = round(len(text) / rng.uniform(*characters_per_tile))
+            tiles = round(len(text) / rng.uniform(*characters))
             return text, make_views(image, "gundam", self.sizes, min(max(2, tiles), most_tiles))
 
 

@@ -26,8 +26,8 @@ LATIN = "abcdefghijklmnopqrstuvwxyz"
 MAX_TILES = 16
 USUAL_LENGTH = 64  # characters
 KEPT = 256  # drawn lines that are shown a second time: drawing takes nearly as long as learning
-# A tile costs the same however little stands on it, and every cut between two tiles goes through a letter: the base
-# model reads lines best at three characters a tile, and twice as many errors at two.
+# A tile costs the same however little stands on it, and most cuts between two tiles go through a letter: the base model
+# reads best at three characters a tile, and makes nearly twice as many errors at two.
 CHARACTERS_PER_TILE = (2.3, 4.8)
 # Every sixth batch has lines as wide as a page, half as many, with more on each tile.
 LONG_SHARE, LONG_TILES, LONG_PER_TILE = 1 / 6, 20, (3.6, 6.0)

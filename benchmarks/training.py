@@ -100,7 +100,7 @@ def prepare_workspace(folder: Path, arguments: argparse.Namespace) -> None:
     content["model"] |= {"name_or_path": model.as_posix(), "revision": None, "dtype": arguments.dtype}
     content["encode"] |= {"mode": arguments.mode, "copies": 0}
     content["train"] |= {"lora_targets": arguments.targets.split(","), "batch_size": arguments.batch, "accumulation": 1}
-    content["train"] |= {"batch_tokens": arguments.batch_tokens}
+    content["train"] |= {"batch_tokens": arguments.batch_tokens, "rehearsal_share": 0.0}
     content["train"] |= {"epochs": float(EPOCHS), "evaluations": 1, "cer_lines": 0, "gradient_checkpointing": False}
     (folder / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     texts = [row.partition("\t")[2].strip() for row in TEXTS.read_text(encoding="utf-8").splitlines()[1:]]

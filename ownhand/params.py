@@ -196,6 +196,12 @@ class TrainParams(Group):
         min_length=1,
         description="the last two need pictures, not the cache",
     )
+    rehearsal_share: float = Field(
+        default=0.14,
+        ge=0,
+        le=0.5,
+        description="of printed lines, 24 at most, which ownhand brings so that print stays readable",
+    )
     epochs: float = Field(default=2.0, gt=0, le=10_000, description="how often each picture or copy is trained on")
     batch_size: int = Field(default=16, ge=1, le=100_000, description="sequences of a batch, all processes together")
     batch_tokens: int | None = Field(

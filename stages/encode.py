@@ -1,6 +1,7 @@
 """Encode: the base model's vision tower looks at every picture once.
 
-Reads   data/processed/, the base model; parameters `model`, `encode`, and `train.lora_targets`.
+Reads   data/processed/, the base model; parameters `model`, `encode`, and of `train` `lora_targets` and
+        `rehearsal_share`.
 Writes  data/features/: vision tokens in safetensors shards, and index.json; contact_sheet/: some training pictures with
         their copies, for the report.
 Refuses a model whose vision tower gives another number of tokens than the mode promises.
@@ -8,7 +9,8 @@ Alone   python -m stages.encode
 
 Pictures that were encoded before, also by a run that was interrupted, are taken from the token store. Augmented copies
 (`encode.copies`) are made for training pictures only, and not where LoRA changes the vision tower: there `train` looks
-at the pictures itself. The blank and printed pictures of ownhand/vision/probes.py are encoded too.
+at the pictures itself. The blank and printed pictures of ownhand/vision/probes.py are encoded too, and the lines of
+ownhand/vision/rehearsal.py as training pictures are.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import torch
 from ownhand import processes
 from ownhand.errors import run_stage
 from ownhand.inputs import Inputs
+from ownhand.model.adapter import needs_pictures
 from ownhand.model.base import BaseModel
 from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params, read_params
@@ -30,6 +33,7 @@ from ownhand.samples import Sample, read_metadata
 from ownhand.vision.contact_sheet import ContactRow, write_contact_sheet
 from ownhand.vision.pictures import Pictures, copy_keys
 from ownhand.vision.probes import probe_pictures
+from ownhand.vision.rehearsal import possible_samples
 from ownhand.vision.token_store import cached_copies, content_key, fill_features, image_key, open_store, tidy_store
 
 FEATURES = Path("data/features")
@@ -65,13 +69,16 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
     device = set_up(params.runtime)
     base = BaseModel.open(params)
     copies, probes = cached_copies(params), probe_pictures(samples)
-    pictures = Pictures(samples, params.encode, probes)
+    shown = list(samples)
+    if not needs_pictures(params.train.lora_targets):
+        shown += possible_samples(params.train.rehearsal_share, len(samples))
+    pictures = Pictures(shown, params.encode, probes)
     tower = cache(lambda: base.load(device, decoder=False))  # at the first picture that the token store does not hold
 
     def see(key: str) -> torch.Tensor:
         return compute_vision_tokens(tower(), base.view_rules.views(pictures.image(key)))
 
-    own = {key: content_key(sample, key, params.encode) for sample in samples for key in feature_keys(sample, copies)}
+    own = {key: content_key(sample, key, params.encode) for sample in shown for key in feature_keys(sample, copies)}
     keys = own | {key: image_key(image) for key, image in probes.items()}
     origin = {"mode": base.view_rules.mode, "max_tiles": base.view_rules.max_tiles, "copies": copies}
     with open_store(base, params, device) as store:
@@ -82,7 +89,7 @@ def encode(samples: list[Sample], params: Params, features: Path = FEATURES) -> 
         show_copies(samples, pictures, features / CONTACT_SHEET)
     return (
         f"encode: read {len(samples)} pictures; wrote {tokens:,} vision tokens of them, "
-        f"{len(own) - len(samples)} augmented copies and {len(probes)} probe pictures to "
+        f"{len(own) - len(samples)} augmented copies and rehearsal lines, and {len(probes)} probe pictures to "
         f"{features.as_posix()}; refused 0"
     )
 

@@ -73,7 +73,8 @@ def main() -> None:
         save(trainer, metrics, params)
     print(
         f"train: read {len(datasets.train)} training examples of {metrics['train_lines']} lines and "
-        f"{len(datasets.val)} validation lines; {metrics['optimizer_steps']} steps; loss on validation {before:.3f} -> "
+        f"{metrics['rehearsal_lines']} printed ones, and {len(datasets.val)} validation lines; "
+        f"{metrics['optimizer_steps']} steps; loss on validation {before:.3f} -> "
         f"{metrics['val_loss']:.3f}; wrote {ADAPTER.as_posix()}; refused 0"
     )
     for finding in metrics["findings"].values():

@@ -87,6 +87,7 @@ def test_lines_that_are_added_cost_only_themselves_and_the_features_are_those_of
 ) -> None:
     monkeypatch.chdir(stage_folder)
     edit_params(stage_folder, "encode", copies=2)
+    edit_params(stage_folder, "train", rehearsal_share=0.0)  # a fourth line would bring one of each script
     params = read_params()
     samples = read_metadata()
     moved = [replace(sample, image_id=f"{i:05d}") for i, sample in enumerate(samples[1:], start=1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ownhand.checks.findings import Finding, blocker, ready, warning
@@ -38,7 +38,8 @@ class ModelLimits:
 class ConfigurationFacts:
     """The parameters and what they meet; samples or model may be missing, then other findings say so.
 
-    lines: training samples; device: cpu, cuda or mps; bf16: whether it computes in bfloat16.
+    lines: training samples; rehearsal: tokens of each printed line that trains beside them; device: cpu, cuda or mps;
+    bf16: whether it computes in bfloat16.
     """
 
     params: Params
@@ -46,19 +47,21 @@ class ConfigurationFacts:
     bf16: bool
     lines: int = 0
     lengths: Lengths | None = None
+    rehearsal: Sequence[int] = ()
     limits: ModelLimits | None = None
 
     @property
     def examples(self) -> int:
-        """Training samples with their augmented copies."""
-        return self.lines * (1 + self.params.encode.copies)
+        """Training samples and rehearsal lines with their augmented copies."""
+        return (self.lines + len(self.rehearsal)) * (1 + self.params.encode.copies)
 
     @property
     def schedule(self) -> Schedule:
         """Without a token budget the number of examples is enough, and every length as good as another."""
         lengths = [1] * self.examples
         if self.params.train.batch_tokens is not None and self.lengths:
-            lengths = self.lengths.training(self.params.encode.copies)
+            copies = self.params.encode.copies
+            lengths = [*self.lengths.training(copies), *(1 + copies) * list(self.rehearsal)]
         return Schedule.of(lengths, self.params.train, self.params.runtime.checkpoint_steps)
 
 
@@ -83,8 +86,9 @@ def _batch(facts: ConfigurationFacts) -> Iterator[Finding]:
     seen = f"train.batch_size is {batch}, the training set has {examples} examples"
     processes = facts.params.runtime.processes
     if batch > examples and facts.params.train.batch_tokens is None:
+        seen += f" ({facts.lines + len(facts.rehearsal)} lines x {1 + facts.params.encode.copies})"
         remedy = f"set train.batch_size to at most {examples}, raise encode.copies, or add samples"
-        yield blocker("CONF-002", f"{seen} ({facts.lines} lines x {1 + facts.params.encode.copies})", remedy)
+        yield blocker("CONF-002", seen, remedy)
     elif batch % processes:
         seen = f"train.batch_size is {batch}, which {processes} processes cannot share evenly"
         yield blocker("CONF-002", seen, f"set train.batch_size to a multiple of {processes}")

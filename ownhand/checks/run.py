@@ -19,6 +19,7 @@ from ownhand.model.fit import SequenceLimit
 from ownhand.params import Params
 from ownhand.runtime import DTYPES, set_up
 from ownhand.samples import SIDES, Sample, metadata_file, read_metadata
+from ownhand.vision.rehearsal import possible_samples, rehearsal_samples
 from ownhand.vision.token_store import cached_copies
 
 RAW = Path("data/raw")
@@ -33,13 +34,18 @@ def inspect_run(params: Params) -> list[Finding]:
     model_facts, model = gather_model(params)
     limit = SequenceLimit.of(params) if model else None
     lengths = measure_lengths(samples, limit) if samples and limit else None
-    machine = gather_environment(params.runtime, _bytes_to_write(samples, params, model_facts, model, limit))
+    training = [sample for sample in samples if sample.split == "train"]
+    rehearsal = rehearsal_samples(params.train.rehearsal_share, training)
+    possible = possible_samples(params.train.rehearsal_share, len(samples))
+    to_write = _bytes_to_write([*samples, *possible], params, model_facts, model, limit)
+    machine = gather_environment(params.runtime, to_write)
     configuration = ConfigurationFacts(
         params=params,
         device=machine.device,
         bf16=machine.gpu.bf16 if machine.gpu else True,
-        lines=sum(sample.split == "train" for sample in samples),
+        lines=len(training),
         lengths=lengths,
+        rehearsal=[one.tokens for one in measure_lengths(rehearsal, limit).each] if rehearsal and limit else [],
         limits=model.limits if model else None,
     )
     findings = [

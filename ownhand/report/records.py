@@ -25,7 +25,8 @@ from ownhand.vision.contact_sheet import read_contact_sheet
 REJECTED_SHOWN = 200
 TRAINING = {  # what the entries of train.json are called in the report
     "train_lines": "Training lines",
-    "train_examples": "Pictures of them, with augmented copies",
+    "rehearsal_lines": "Printed lines that train beside them",
+    "train_examples": "Pictures of both, with augmented copies",
     "val_lines": "Validation lines",
     "optimizer_steps": "Optimizer steps",
     "selected_step": "Step that was kept",

@@ -34,6 +34,7 @@ from ownhand.training.checkpoints import is_whole, keep, seal
 from ownhand.training.run import Datasets, create_trainer, prepare_datasets, set_up_lora, train
 from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import Pictures, copy_keys
+from ownhand.vision.rehearsal import is_rehearsal
 from ownhand.vision.token_store import cached_copies, content_key, fill_features, open_store
 
 Row = dict[str, Any]
@@ -189,7 +190,7 @@ def _train(model: PeftModel, datasets: Datasets, params: Params, unfinished: Pat
     before = trainer.mean_loss(datasets.val)
     train(trainer)
     return {
-        "trained": sorted({example.image_id for example in datasets.train.examples}),
+        "trained": sorted({one.image_id for one in datasets.train.examples if not is_rehearsal(one.image_id)}),
         "held_out": sorted({example.image_id for example in datasets.val.examples}),
         "optimizer_steps": trainer.state.global_step,
         "val_loss_before": before,

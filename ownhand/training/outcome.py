@@ -9,6 +9,7 @@ from typing import Any
 from ownhand.files import write_table
 from ownhand.params import Params
 from ownhand.training.trainer import CachedSamples, TokenWeightedTrainer
+from ownhand.vision.rehearsal import is_rehearsal
 
 CURVES = [  # file, its name in the Trainer's log, its column
     ("train_loss.csv", "loss", "loss"),
@@ -22,8 +23,11 @@ def measure(
 ) -> dict[str, Any]:
     """What the run was worth, in nats per token: before, after, with swapped pictures, and against guessing.
 
-    The training loss is that of as many training pictures as there are validation pictures, without copies.
+    The training loss is that of as many training pictures as there are validation pictures, without copies and without
+    the rehearsal lines.
     """
+    lines = {example.image_id for example in train.examples}
+    rehearsed = sum(map(is_rehearsal, lines))
     after = trainer.mean_loss(val)
     swapped = trainer.mean_loss(val.with_swapped_pictures())
     uniform = math.log(vocabulary)
@@ -42,7 +46,8 @@ def measure(
             "the model recites instead of reading"
         )
     return {
-        "train_lines": len({example.image_id for example in train.examples}),
+        "train_lines": len(lines) - rehearsed,
+        "rehearsal_lines": rehearsed,
         "train_examples": len(train),
         "val_lines": len(val),
         "optimizer_steps": trainer.state.global_step,
@@ -78,7 +83,8 @@ def model_card(metrics: dict[str, Any], params: Params) -> str:
         "# Handwriting adapter\n\n"
         f"LoRA (r {params.train.lora_r}, alpha {params.train.lora_alpha}, {', '.join(params.train.lora_targets)}; "
         f"{metrics['trainable_parameters']:,} parameters) for `{params.model.name_or_path}`, trained on "
-        f"{metrics['train_lines']} lines for {metrics['optimizer_steps']} steps.\n\n"
+        f"{metrics['train_lines']} lines, and {metrics['rehearsal_lines']} printed ones, for "
+        f"{metrics['optimizer_steps']} steps.\n\n"
         f"Validation loss per token: {metrics['val_loss_before']:.3f} before, {metrics['val_loss']:.3f} after, "
         f"{metrics['val_loss_swapped_pictures']:.3f} with swapped pictures. "
         "Error rates: `metrics/evaluation.json`.\n\n"

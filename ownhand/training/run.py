@@ -19,7 +19,7 @@ from ownhand.model.adapter import add_adapter, load_adapter_weights, lora_config
 from ownhand.model.base import BaseModel
 from ownhand.model.views import compute_vision_tokens
 from ownhand.params import Params
-from ownhand.samples import Sample
+from ownhand.samples import SIDES, Sample
 from ownhand.training.batches import VisionCollator
 from ownhand.training.checkpoints import SealCheckpoints, last_whole_checkpoint
 from ownhand.training.schedule import Schedule
@@ -27,6 +27,7 @@ from ownhand.training.selection import MIN_LINES_FOR_CER, KeepBest, make_cer_rea
 from ownhand.training.trainer import CachedSamples, TokenWeightedTrainer
 from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import Pictures
+from ownhand.vision.rehearsal import rehearsal_samples
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,26 @@ class Datasets:
 
 
 def prepare_datasets(params: Params, samples: Sequence[Sample], cache: FeatureCache) -> Datasets:
-    """`samples` by their side, with ids, labels and cached vision tokens.
+    """`samples` by their side, with ids, labels and cached vision tokens; rehearsal lines train beside them.
 
     Refusal when the batch exceeds the training set.
     """
     base = BaseModel.open(params, weights=False)
-    pictures = Pictures(samples, params.encode) if needs_pictures(params.train.lora_targets) else None
+    sides = {split: [sample for sample in samples if sample.split == split] for split in SIDES}
+    sides["train"] += rehearsal_samples(params.train.rehearsal_share, sides["train"])
+    everything = [*sides["train"], *sides["val"]]
+    pictures = Pictures(everything, params.encode) if needs_pictures(params.train.lora_targets) else None
     collator = VisionCollator(base.special, base.dtype)
     sets = {
         split: CachedSamples(
-            [sample for sample in samples if sample.split == split],
+            own,
             cache,
             base,
             min(params.train.max_tokens, params.train.batch_tokens or params.train.max_tokens),
             with_copies=split == "train",
             pictures=pictures,
         )
-        for split in ("train", "val")
+        for split, own in sides.items()
     }
     if params.train.batch_size % processes.count():
         raise Refusal(
@@ -81,8 +85,7 @@ def prepare_datasets(params: Params, samples: Sequence[Sample], cache: FeatureCa
 
     read_cer = None
     if params.train.cer_lines:
-        val = [sample for sample in samples if sample.split == "val"]
-        read_cer = make_cer_reader(val, see, base, params.transcribe, params.train.cer_lines)
+        read_cer = make_cer_reader(sides["val"], see, base, params.transcribe, params.train.cer_lines)
     return Datasets(sets["train"], sets["val"], collator, base.tokenizer.get_vocab_size(), see, read_cer)
 
 

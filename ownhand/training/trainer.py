@@ -28,6 +28,7 @@ from ownhand.samples import Sample
 from ownhand.training.batches import LengthBuckets, cut_in_order
 from ownhand.vision.features import FeatureCache
 from ownhand.vision.pictures import Pictures, copy_keys
+from ownhand.vision.rehearsal import is_rehearsal
 
 LOSS_REMEDY = "Lower train.learning_rate, or use model.dtype bfloat16 or float32 instead of float16"
 
@@ -70,9 +71,10 @@ class CachedSamples(Dataset[dict[str, Any]]):
         self.examples: list[TrainingExample] = []
         too_long = []
         for sample in samples:
-            keys = cache.keys_of(sample.image_id)
             if pictures:
                 keys = [sample.image_id, *copy_keys(sample.image_id, pictures.encode.copies)]
+            else:
+                keys = cache.keys_of(sample.image_id)
             for key in keys if with_copies else keys[:1]:
                 count = base.view_rules.count_tokens(*pictures.size(key)) if pictures else cache.count(key)
                 try:
@@ -109,8 +111,8 @@ class CachedSamples(Dataset[dict[str, Any]]):
         return [example.tokens for example in self.examples]
 
     def without_copies(self, most: int) -> CachedSamples:
-        """At most so many of the pictures themselves, evenly spread."""
-        own = [example for example in self.examples if example.key == example.image_id]
+        """At most so many of the hand's pictures themselves, evenly spread."""
+        own = [one for one in self.examples if one.key == one.image_id and not is_rehearsal(one.image_id)]
         count = min(most, len(own))
         chosen = copy(self)
         chosen.examples = [own[i * len(own) // count] for i in range(count)]

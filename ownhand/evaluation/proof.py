@@ -95,8 +95,8 @@ def find_problems(summary: dict[str, Any]) -> dict[str, str]:
     if retention["lost"] is not None and retention["lost"] > MAX_LOSS:
         found["EVAL-003"] = (
             f"on printed lines the CER rose from {retention['base_cer']:.1%} to {retention['adapter_cer']:.1%}: the "
-            "adapter has unlearned print; raise train.rehearsal_share (0.25, say), lower transcribe.adapter_strength "
-            "(0.7, say), train it more gently (fewer epochs, a smaller learning rate), or use it for this handwriting "
-            "only"
+            "adapter has unlearned print; raise train.rehearsal_share where it brings fewer than 24 lines, lower "
+            "transcribe.adapter_strength (0.7, say), train it more gently (fewer epochs, a smaller learning rate), or "
+            "use it for this handwriting only"
         )
     return found

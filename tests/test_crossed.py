@@ -9,8 +9,9 @@ from typing import Any
 
 from validation_set import PARAMS, write, write_cross_validation, write_validation_set
 
+from ownhand.evaluation.cross_validation import Fold
 from ownhand.report import verdict
-from ownhand.report.crossed import judge, numbers_in_front
+from ownhand.report.crossed import describe_losses, judge, numbers_in_front
 from stages.evaluate import evaluate
 
 EVIL = "<script>alert('x')</script>"
@@ -48,12 +49,33 @@ def test_the_section_gives_rate_interval_folds_and_worst_lines_with_their_pictur
     assert "Each of the 4 pages was read once, by one of 3 adapters that were trained without it." in said
     assert "reads 3.7 % of the characters of unseen pages wrong (95 % interval 0.0–" in said
     assert "The adapter in models/adapter is none of these" in said
+    assert "the loss per token is higher by 3.75: the adapters read" in said, "of the fold with two lines"
     table = part.partition("<tbody>")[2].partition("</tbody>")[0]
     assert re.findall(r'<th scope="row">(\d)</th>', table) == ["1", "2", "3"]
     worst = re.findall(r'<li class="example">.*?</li>', part, re.DOTALL)
     assert len(worst) == 2, "the two lines with an error"
     assert "16.7 %" in words("</style>" + worst[0]) and "p1/" in worst[0] and "<u>6</u>" in worst[0]
     assert "p9/" in worst[1] and all('src="data:image/jpeg;base64,' in one for one in worst)
+
+
+def record(fold: int, held_out: int, loss: float, swapped: float) -> Fold:
+    return Fold(
+        fold=fold,
+        trained=["t"],
+        held_out=[f"{fold}/{number}" for number in range(held_out)],
+        optimizer_steps=5,
+        val_loss_before=3.0,
+        val_loss=loss,
+        val_loss_swapped_pictures=swapped,
+    )
+
+
+def test_a_fold_that_other_pictures_do_not_disturb_is_named_and_one_of_a_single_line_tells_nothing() -> None:
+    reads, recites, single = record(1, 2, 1.0, 3.5), record(2, 2, 1.0, 1.05), record(3, 1, 1.0, 1.0)
+    assert "higher by 2.50: the adapters read" in str(describe_losses([reads, single]))
+    assert "higher by 2.00 to 2.50: the adapters read" in str(describe_losses([reads, record(2, 3, 1.0, 3.0)]))
+    assert str(describe_losses([reads, recites, single])).startswith("In fold 2 the pictures of other lines hardly")
+    assert describe_losses([single]) is None
 
 
 def test_text_from_outside_is_shown_and_never_run(tmp_path: Path) -> None:

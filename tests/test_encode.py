@@ -48,9 +48,9 @@ def test_probe_pictures_are_encoded_under_keys_that_no_training_view_has(
     assert cache.count("blank/00002") == cache.count("00002")  # the same size gives the same views
     assert set(cache.index["images"]) - {"00001", "00001~1", "00002"} == {
         "blank/00002",
-        *(f"printed/{number:02d}" for number in range(24)),
+        *(f"printed/{number:02d}" for number in range(48)),
     }
-    assert "and 25 probe pictures" in line
+    assert "and 49 probe pictures" in line
     sheet = read_contact_sheet(tmp_path / "features/contact_sheet")
     assert sheet is not None
     assert [[shown["caption"] for shown in group["pictures"]] for group in sheet["groups"]] == [["as it is", "copy 1"]]

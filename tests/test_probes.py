@@ -20,8 +20,8 @@ def validation(count: int, text: str = "line {}") -> list[Sample]:
 
 def test_printed_lines_are_unlike_each_other_and_each_has_its_picture() -> None:
     lines = printed_lines()
-    assert len({open_printed(line).tobytes() for line in lines}) == 24
-    assert len({line.text for line in lines}) == len({line.key for line in lines}) == len(lines) == 24
+    assert len({open_printed(line).tobytes() for line in lines}) == 48
+    assert len({line.text for line in lines}) == len({line.key for line in lines}) == len(lines) == 48
 
 
 def test_printed_texts_are_not_those_of_the_demo() -> None:
@@ -42,7 +42,7 @@ def test_a_blank_picture_is_white_and_as_large_as_the_line() -> None:
     pictures = probe_pictures(validation(2))
     assert pictures["blank/00001"].size == (301, 64)
     assert np.asarray(pictures["blank/00001"]).min() == 255
-    assert len(pictures) == 2 + 24
+    assert len(pictures) == 2 + 48
 
 
 def test_every_line_gets_the_picture_of_another_text() -> None:

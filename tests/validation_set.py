@@ -83,6 +83,7 @@ def write_cross_validation(root: Path, folds: int, read_in_training: str = "trai
             "optimizer_steps": 7,
             "val_loss_before": 2.5,
             "val_loss": fold / 4,
+            "val_loss_swapped_pictures": 4.0,
         }
         for fold in range(1, folds + 1)
     ]

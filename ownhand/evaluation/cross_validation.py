@@ -52,6 +52,7 @@ class Fold(Schema):
     optimizer_steps: int
     val_loss_before: float
     val_loss: float
+    val_loss_swapped_pictures: float  # each held-out text with the picture of another
 
 
 class Folds(Schema):
@@ -139,7 +140,7 @@ def summarise_cross_validation(found: CrossValidation | None) -> dict[str, Any]:
 
 
 def by_fold(found: CrossValidation) -> list[dict[str, Any]]:
-    """Per fold: what was held out, what it was trained on, CER of base and adapter, and losses before and after."""
+    """Per fold: what was held out, what it was trained on, CER of base and adapter, and the three losses."""
     rows = []
     for record in found.records:
         lines = found.lines_of(record)
@@ -154,7 +155,8 @@ def by_fold(found: CrossValidation) -> list[dict[str, Any]]:
         for reader in READERS:
             scores = [line.scores[reader] for line in lines]
             row[f"{reader}_cer"] = micro_average((score.character_errors, score.characters) for score in scores)
-        rows.append(row | {"val_loss_before": record.val_loss_before, "val_loss": record.val_loss})
+        losses = ("val_loss_before", "val_loss", "val_loss_swapped_pictures")
+        rows.append(row | {name: getattr(record, name) for name in losses})
     return rows
 
 

@@ -5,17 +5,19 @@ Where the validation pages are too few for an interval and all pages together ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ownhand.evaluation.cross_validation import CrossValidation, by_fold, compare_with_validation
+from ownhand.evaluation.cross_validation import CrossValidation, Fold, by_fold, compare_with_validation
 from ownhand.evaluation.readings import READERS, worst_first
 from ownhand.report import verdict
 from ownhand.report.charts import draw_bars, end_of_axis
 from ownhand.report.thumbnails import embed_pictures
 
 WORST_SHOWN = 6
+CLEAR_RISE = 0.1  # nats per token that the pictures of other lines must add to the loss of a fold that reads its own
 
 
 def judge(summary: dict[str, Any], confidence_level: float, min_pages: int) -> verdict.Verdict:
@@ -80,6 +82,24 @@ def describe(summary: dict[str, Any], confidence_level: float) -> list[str]:
     return [done, came_out, *([trained] if trained else []), about, *([f"Note: {odd}."] if odd else [])]
 
 
+def describe_losses(records: Sequence[Fold]) -> str | None:
+    """Whether the pictures of other lines raise the loss of each fold; None where no fold holds out two lines."""
+    rises = {one.fold: one.val_loss_swapped_pictures - one.val_loss for one in records if len(one.held_out) > 1}
+    if not rises:
+        return None
+    reciting = [str(fold) for fold, rise in rises.items() if rise < CLEAR_RISE]
+    if reciting:
+        return (
+            f"In fold {', '.join(reciting)} the pictures of other lines hardly raise the loss per token: the adapter "
+            "recites instead of reading."
+        )
+    ends = dict.fromkeys(f"{end(rises.values()):.2f}" for end in (min, max))
+    return (
+        f"With the pictures of other lines the loss per token is higher by {' to '.join(ends)}: the adapters read, "
+        "they do not recite."
+    )
+
+
 def gather_folds(
     crossed: CrossValidation | None, summary: dict[str, Any], confidence_level: float, root: Path
 ) -> dict[str, Any]:
@@ -88,6 +108,7 @@ def gather_folds(
         return {"folds": None}
     names = {"base": "Base model", "adapter": "Fold adapters"}
     totals = summary["cross_validation"]
+    reading = describe_losses(crossed.records)
     bars, ticks = draw_bars(
         [(names[key], *(totals[key][end] for end in ("cer", "cer_low", "cer_high"))) for key in READERS]
     )
@@ -95,7 +116,7 @@ def gather_folds(
     worst = worst_first([line for line in crossed.lines if not line.scores["adapter"].exact])[:WORST_SHOWN]
     return {
         "folds": {
-            "words": describe(summary, confidence_level),
+            "words": [*describe(summary, confidence_level), *([reading] if reading else [])],
             "bars": bars,
             "ticks": ticks,
             "readers": [{"key": key, "name": names[key]} for key in READERS],

@@ -195,4 +195,5 @@ def _train(model: PeftModel, datasets: Datasets, params: Params, unfinished: Pat
         "optimizer_steps": trainer.state.global_step,
         "val_loss_before": before,
         "val_loss": trainer.mean_loss(datasets.val),
+        "val_loss_swapped_pictures": trainer.mean_loss(datasets.val.with_swapped_pictures()),
     }

@@ -2,8 +2,9 @@
 
 Swapped   some validation lines with the vision tokens of another line: a model that reads must get them wrong.
 Blank     the same lines with a white picture of the same size: what comes out is recited.
-Printed   24 lines, half Russian, half English, French and German, in four printed fonts: the pictures of printed_lines/
-          for every data set. What the base model could read, and what the adapter may have cost.
+Printed   48 lines, half Russian, half English, French and German, in four printed fonts: the pictures of printed_lines/
+          for every data set, drawn by `demo.printed_lines`. What the base model could read, and what the adapter may
+          have cost.
 
 `encode` looks at the blank and printed pictures, `transcribe` reads, `evaluate` judges.
 """

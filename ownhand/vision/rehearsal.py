@@ -1,9 +1,9 @@
 """Rehearsal: a few printed lines train beside the hand, so that print stays readable.
 
 What a hand does not show is unlearned first, and most hands show one script only. So the lines are Latin (English,
-French and German) or Russian, whichever the training texts show less of. They were drawn by `demo.rehearsal` in other
-fonts and with other words than the printed lines that probes.py measures with. They belong to no side: no table counts
-them, and each fold of a cross-validation trains on them.
+French and German) or Russian, whichever the training texts show less of. They were drawn by `demo.printed_lines` in
+other fonts and with other words than the printed lines that probes.py measures with. They belong to no side: no table
+counts them, and each fold of a cross-validation trains on them.
 """
 
 from __future__ import annotations

@@ -223,10 +223,10 @@ class TrainParams(Group):
         default="as_is", description="nf4: the routed experts in 4 bits, 3.5 GB less for DeepSeek-OCR; slower"
     )
     evaluations: int = Field(
-        default=6, ge=1, le=1_000_000, description="of the validation loss and CER, evenly spread over the run"
+        default=4, ge=1, le=1_000_000, description="of the validation loss and CER, evenly spread over the run"
     )
     cer_lines: int = Field(
-        default=48,
+        default=24,
         ge=0,
         le=1_000_000,
         description="validation lines read at each evaluation, for the curve; 0 reads none",

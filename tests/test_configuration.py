@@ -92,7 +92,7 @@ def test_arithmetic_is_shown() -> None:
     assert seen["CONF-014"] == "19 an epoch x 3 epochs = 57"
     assert seen["CONF-003"] == "16 x 1 = 16 sequences a step, of 300"
     assert seen["CONF-004"] == "6 of 57 optimizer steps (11%)"
-    assert "every 10 of 57 optimizer steps: 6 in all" in seen["CONF-006"]
+    assert "every 15 of 57 optimizer steps: 4 in all" in seen["CONF-006"]
 
 
 def test_steps_within_a_token_budget_are_told_beforehand() -> None:

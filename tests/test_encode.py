@@ -79,8 +79,8 @@ def test_two_experiments_that_encode_the_same_pictures_at_once_both_get_all_of_t
         _, errors = run.communicate()
         assert run.returncode == 0, errors
     first, second = (FeatureCache(folder / "data/features").index["images"] for folder in (stage_folder, copy))
-    rehearsal = 2 * 3  # a line of each script, and its copies
-    assert first.keys() == second.keys() and len(first) == 3 * 3 + 1 + 25 + rehearsal
+    probes, rehearsal = 48 + 1, 2 * 3  # printed and blank; a line of each script, and its copies
+    assert first.keys() == second.keys() and len(first) == 3 * 3 + 1 + probes + rehearsal
 
 
 def test_lines_that_are_added_cost_only_themselves_and_the_features_are_those_of_a_first_run(

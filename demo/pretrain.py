@@ -30,7 +30,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from transformers import UnlimitedOcrForConditionalGeneration
 
-from demo.lines import MAX_TILES, Curriculum, DrawnLines, TextSource, draw_samples, make_batch
+from demo.lines import MAX_TILES, USUAL_LENGTH, Curriculum, DrawnLines, TextSource, draw_samples, make_batch
 from demo.shape import MAX_LENGTH, build_tokenizer, grow, official_config, write_base_model
 from ownhand.files import write_atomically
 from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
@@ -259,7 +259,8 @@ def main() -> None:
     checkpoint = Path(".checkpoints/pretrain/state.pt")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     data = Path("demo")
-    mean, steps = train(model, data, checkpoint, arguments.seconds, arguments.cooldown, 30 if arguments.grow else 3)
+    longest = USUAL_LENGTH if arguments.grow else 3
+    mean, steps = train(model, data, checkpoint, arguments.seconds, arguments.cooldown, longest)
     lines = (data / "texts" / "pretraining.txt").read_text(encoding="utf-8").splitlines()
     measured = measure(mean, tokenizer, lines[-64:], data / "fonts")
     write_base_model(mean, arguments.out, measured, {"steps": steps, "batch_size": BATCH_SIZE})

@@ -46,8 +46,8 @@ the whole pipeline can run anywhere. `demo/pretrain.py` makes it.
 **Trained on** drawn text only, in the fonts of `demo/fonts/printed` and `demo/fonts/handwritten`: words of nine
 languages (62 % Russian; wordfreq's lists), some with words of two scripts in one line, pieces of lines and random
 strings, most of up to 64 characters, some of up to 96. It began with the weights of a smaller demo base model, itself
-trained on 432,000 lines of up to 28 characters, and saw {steps:,} batches of {batch_size} lines more, most drawn lines
-twice.
+trained on 432,000 lines of up to 28 characters; saw 8,000 batches of {batch_size} lines more, most drawn lines twice;
+and at last, with 32 cursive fonts beside the others, {steps:,} batches more, at a rate that rose again and fell.
 
 **It reads** single short lines, print better than handwriting. **It does not read** whole pages, tables, formulas, or
 other scripts than Cyrillic and Latin. It has seen no photograph of real handwriting.

@@ -26,7 +26,7 @@ from pathlib import Path
 from benchmarks.readers.peers import TEXT, Kraken, Training, be_nice, clean, read_with_tesseract, tesseract_version
 from benchmarks.readers.table import Peer, make_table, replace_table
 from ownhand.errors import run_stage
-from ownhand.evaluation.readings import READERS, score_lines
+from ownhand.evaluation.readings import own_files, score_lines
 from ownhand.evaluation.summary import compare_rates
 from ownhand.files import hash_file, write_text
 from ownhand.params import read_params
@@ -69,7 +69,7 @@ def read_all(arguments: argparse.Namespace) -> list[Peer]:
     """Let each chosen peer read the validation lines; raises Refusal before any work when something is missing."""
     samples = read_metadata(arguments.root / PROCESSED)
     training, validation = ([sample for sample in samples if sample.split == split] for split in ("train", "val"))
-    score_lines(samples, own_predictions(arguments.root))  # refused now, and not after kraken
+    score_lines(samples, own_files(arguments.root))  # refused now, and not after kraken
     chosen = arguments.readers.split(",")
     tesseract = tesseract_version(arguments.languages) if "tesseract" in chosen else ""
     work = arguments.work / data_set(arguments.root, samples)
@@ -96,14 +96,9 @@ def compare(root: Path, peers: Sequence[Peer], command: str) -> str:
     """The table as Markdown, by the code that evaluates base model and adapter; all differences are to the adapter."""
     samples = read_metadata(root / PROCESSED)
     params = read_params(root / "params.yaml").evaluate
-    lines = score_lines(samples, own_predictions(root), {peer.name: peer.predictions for peer in peers})
+    lines = score_lines(samples, own_files(root), {peer.name: peer.predictions for peer in peers})
     trained = sum(sample.split == "train" for sample in samples)
     return make_table(lines, compare_rates(lines, params), peers, params.confidence_level, trained, command)
-
-
-def own_predictions(root: Path) -> dict[str, Path]:
-    """The prediction files of base model and adapter."""
-    return {reader: root / "data/predictions" / f"{reader}.jsonl" for reader in READERS}
 
 
 def gather(folder: Path, lines: Sequence[Sample]) -> Path:

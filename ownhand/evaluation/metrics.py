@@ -27,6 +27,7 @@ from ownhand.text import collapse_whitespace, comparable, grapheme_clusters
 
 QUOTES = "\"'`´«»‹›„‚“”‟‘’‛′″"
 DASHES = "-‐‑‒–—―−"
+CLEAR_RISE = 0.1  # nats per token that the pictures of other lines must add to the loss of a model that reads its own
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ownhand.evaluation.cross_validation import CrossValidation, Fold, by_fold, compare_with_validation
+from ownhand.evaluation.metrics import CLEAR_RISE
 from ownhand.evaluation.readings import READERS, worst_first
 from ownhand.report import verdict
 from ownhand.report.charts import draw_bars, end_of_axis
 from ownhand.report.thumbnails import embed_pictures
 
 WORST_SHOWN = 6
-CLEAR_RISE = 0.1  # nats per token that the pictures of other lines must add to the loss of a fold that reads its own
 
 
 def judge(summary: dict[str, Any], confidence_level: float, min_pages: int) -> verdict.Verdict:

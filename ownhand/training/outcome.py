@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ownhand.evaluation.metrics import CLEAR_RISE
 from ownhand.files import write_table
 from ownhand.params import Params
 from ownhand.training.trainer import CachedSamples, TokenWeightedTrainer
@@ -40,7 +41,7 @@ def measure(
         )
     if after >= before:
         findings["TRAIN-002"] = f"the validation loss did not fall: {before:.3f} before training, {after:.3f} after"
-    if len(val) > 1 and swapped < after + 0.1:
+    if len(val) > 1 and swapped < after + CLEAR_RISE:
         findings["TRAIN-003"] = (
             f"with the pictures swapped among the lines the loss is {swapped:.2f}, hardly higher than {after:.2f}: "
             "the model recites instead of reading"

@@ -6,9 +6,11 @@ Writes  models/base/: safetensors in the official layout and names, config.json,
 Refuses an empty font folder.
 Alone   python -m demo.pretrain [--seconds N] [--grow FOLDER]     goes on from .checkpoints/pretrain
         python -m demo.pretrain --cooldown 2000                   the last steps, with a falling rate, then writes
+        OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m demo.pretrain ...     on two cores that are idle
 
 It takes hours of two CPU cores; `pip install wordfreq` first. Interrupted, it goes on from its last checkpoint. The
-weights that it writes and measures are a running mean of the trained ones.
+weights that it writes and measures are a running mean of the trained ones. Several processes share out each batch, and
+train on the mean of their gradients.
 
 Two things decide whether it learns at all from nothing: weights initialised near 1/sqrt(width) everywhere, and random
 strings of up to three characters first. With words from the start it learns the language and never looks.
@@ -32,6 +34,7 @@ from transformers import UnlimitedOcrForConditionalGeneration
 
 from demo.lines import MAX_TILES, USUAL_LENGTH, Curriculum, DrawnLines, TextSource, draw_samples, make_batch
 from demo.shape import MAX_LENGTH, build_tokenizer, grow, official_config, write_base_model
+from ownhand import processes
 from ownhand.files import write_atomically
 from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from ownhand.model.loading import load_base_model, special_tokens
@@ -155,6 +158,18 @@ def make_optimizers(model: Any) -> tuple[Muon, torch.optim.AdamW]:
     return Muon(hidden, lr=LEARNING_RATES[0]), torch.optim.AdamW(groups, lr=LEARNING_RATES[1], betas=(0.9, 0.98))
 
 
+def share_gradients(weights: list[torch.nn.Parameter]) -> None:
+    """Give each weight the mean of its gradients in all processes, 0 where one has none; alone, nothing is done."""
+    if processes.count() == 1:
+        return
+    gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+    mean = torch.cat([gradient.flatten() for gradient in gradients]) / processes.count()
+    torch.distributed.all_reduce(mean)
+    parts = torch.split(mean, [weight.numel() for weight in weights])
+    for weight, part in zip(weights, parts, strict=True):
+        weight.grad = part.view_as(weight)
+
+
 def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: int, longest: int) -> tuple[Any, int]:
     """Train until `seconds` are over, or for `cooldown` steps with a falling rate; returns (mean model, steps).
 
@@ -180,11 +195,14 @@ def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: in
     computing = copy.deepcopy(model).to(DTYPE)  # computes; `model` keeps the weights in float32
     for layer in computing.model.vision_tower.sam_encoder.layers:
         layer.compile(dynamic=True)
-    pairs = list(zip(model.parameters(), computing.parameters(), strict=True))
-    dataset = DrawnLines(TextSource(corpus), printed, handwritten, BATCH_SIZE, SEED + step, curriculum.shared)
+    weights = list(model.parameters())
+    pairs = list(zip(weights, computing.parameters(), strict=True))
+    own, seed = BATCH_SIZE // processes.count(), SEED + step + 1_000_000 * processes.number()
+    dataset = DrawnLines(TextSource(corpus), printed, handwritten, own, seed, curriculum.shared)
     batches = iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=3))
     started, first, losses = time.monotonic(), step, []
     computing.train()
+    processes.wait_for_all()
     while True:
         share = min(1.0, (step + 1) / WARMUP_STEPS)
         if cooldown:
@@ -207,21 +225,27 @@ def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: in
         for weight, copied in pairs:
             weight.grad = None if copied.grad is None else copied.grad.float()
             copied.grad = None
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        share_gradients(weights)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimizer in optimizers:
             optimizer.step()
         mean.update_parameters(model)
+        seen = processes.gather((value, time.monotonic() - started))  # all of them must end with the same step
+        value, elapsed = sum(loss for loss, _ in seen) / len(seen), seen[0][1]
         curriculum.update(value)
         losses.append(value)
         step += 1
-        elapsed = time.monotonic() - started
+        ended = elapsed > seconds or (cooldown and step - first == cooldown)
+        if processes.number():
+            if ended:
+                return mean.module, step
+            continue
         if step % 50 == 0:
             print(
                 f"step {step}  loss {sum(losses[-50:]) / len(losses[-50:]):.3f}  length {curriculum.longest}"
                 f"  rate {share:.2f}  {len(losses) * BATCH_SIZE / elapsed:.0f} lines/s  {elapsed:.0f} s",
                 flush=True,
             )
-        ended = elapsed > seconds or (cooldown and step - first == cooldown)
         if step % CHECKPOINT_STEPS == 0 or ended:
             state = {
                 "model": model.state_dict(),
@@ -261,6 +285,8 @@ def main() -> None:
     data = Path("demo")
     longest = USUAL_LENGTH if arguments.grow else 3
     mean, steps = train(model, data, checkpoint, arguments.seconds, arguments.cooldown, longest)
+    if processes.number():
+        return
     lines = (data / "texts" / "pretraining.txt").read_text(encoding="utf-8").splitlines()
     measured = measure(mean, tokenizer, lines[-64:], data / "fonts")
     write_base_model(mean, arguments.out, measured, {"steps": steps, "batch_size": BATCH_SIZE})

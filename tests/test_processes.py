@@ -85,6 +85,26 @@ def test_every_process_has_its_part_and_nothing_is_left(monkeypatch: pytest.Monk
 
 def test_what_is_gathered_comes_from_every_process_on_a_machine_without_a_gpu() -> None:
     code = "from ownhand import processes as p; print(p.gather(f'from {p.number()}'), p.gather(None))"
+    assert run_in_two_processes(code) == ["['from 0', 'from 1'] [None, None]\n"] * 2
+
+
+def test_the_demo_model_trains_on_the_mean_gradient_and_lacks_none() -> None:
+    code = """if True:
+        import torch
+        from demo.pretrain import share_gradients
+        from ownhand import processes
+        processes.wait_for_all()
+        one, two = (torch.nn.Parameter(torch.zeros(2, 2)) for _ in range(2))
+        one.grad = torch.eye(2) * (1 + processes.number())
+        two.grad = None if processes.number() else torch.ones(2, 2)
+        share_gradients([one, two])
+        print(one.grad.tolist(), two.grad.tolist())
+    """
+    assert run_in_two_processes(code) == ["[[1.5, 0.0], [0.0, 1.5]] [[0.5, 0.5], [0.5, 0.5]]\n"] * 2
+
+
+def run_in_two_processes(code: str) -> list[str]:
+    """What the code prints in each of two processes that know of each other, on a machine without a GPU."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -94,5 +114,4 @@ def test_what_is_gathered_comes_from_every_process_on_a_machine_without_a_gpu() 
         environment = {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank}
         command = [sys.executable, "-c", code]
         started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True))
-    for process in started:
-        assert process.communicate(timeout=600)[0] == "['from 0', 'from 1'] [None, None]\n"
+    return [process.communicate(timeout=600)[0] for process in started]

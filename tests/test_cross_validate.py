@@ -196,7 +196,7 @@ def start(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *flags, "-m", "stages.cross_validate"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -219,7 +219,7 @@ def test_two_processes_give_the_losses_and_the_readings_of_one(workspace: Path) 
     edit_params(workspace, "train", batch_size=2, lora_dropout=0.0)
     cross_validate.main()
     alone, read = records(), rows(cross_validate.OUTPUT / "adapter.jsonl")
-    edit_params(workspace, "runtime", processes=2)
+    edit_params(workspace, "runtime", processes=2, device="auto")
     done = start(workspace)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("cross_validate: read") == 1, "the closing line is said once"

@@ -25,7 +25,7 @@ def run(stage: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", f"stages.{stage}"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
     )
@@ -39,7 +39,7 @@ def test_two_processes_give_the_tokens_the_adapter_and_the_readings_of_one(stage
     tokens, adapters, losses, readings = [], [], [], []
     for count in (1, 2):
         shutil.rmtree(stage_folder / ".checkpoints", ignore_errors=True)  # else all comes from the token store
-        edit_params(stage_folder, "runtime", processes=count)
+        edit_params(stage_folder, "runtime", processes=count, device="auto")
         for stage in ("encode", "train", "transcribe"):
             done = run(stage, stage_folder)
             assert done.returncode == 0, done.stderr

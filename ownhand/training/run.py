@@ -135,13 +135,15 @@ def create_trainer(
         save_steps=schedule.checkpoint_interval,
         seed=params.train.seed,
         data_seed=params.train.seed,
-        use_cpu=params.runtime.device == "cpu",
+        use_cpu=model.device.type == "cpu",  # else accelerate sees no second process on a CPU
         dataloader_pin_memory=False,
         remove_unused_columns=False,
         label_names=["labels"],
         report_to=[],
         ddp_find_unused_parameters=False,
     )
+    if arguments.world_size != processes.count():
+        raise RuntimeError(f"{processes.count()} processes, but the Trainer sees {arguments.world_size}")
     trainer = TokenWeightedTrainer(
         model=model,
         args=arguments,

@@ -67,8 +67,7 @@ def serving(params: Params, *, merged: bool) -> str:
         ollama_lora, with_lora = "ADAPTER ./hand.gguf\n", " --lora hand.gguf"
     return f"""## Serving it
 
-{where}Commands are given from this folder. Decode greedily (temperature 0), as the rates above were measured. \
-{_tiles(params)}
+{where}Commands are given from this folder. They decode greedily (temperature 0){_beams(params)}. {_tiles(params)}
 
 **llama.cpp. Run by a test of ownhand on its demo model, text part only:** both text conversions, and reading with the \
 results; log-probabilities equal torch's to 0.0001, greedy tokens are the same. **Only read in its source:** all that \
@@ -114,6 +113,13 @@ def _four_bits(params: Params) -> str:
         if group.expert_weights == "nf4"
     ]
     return f", the routed experts in NF4 while {' and while '.join(where)}" if where else ""
+
+
+def _beams(params: Params) -> str:
+    """How the rates were measured, beside greedy decoding."""
+    if params.transcribe.beams == 1:
+        return ", as the rates above were measured"
+    return f"; the rates above were measured with {params.transcribe.beams} beams, so expect more errors"
 
 
 def _tiles(params: Params) -> str:

@@ -280,6 +280,9 @@ class TranscribeParams(Group):
     no_repeat_ngram_size: int = Field(
         default=35, ge=0, le=1_000_000, description="the one repetition guard; 0 switches it off"
     )
+    beams: int = Field(
+        default=4, ge=1, le=100, description="texts followed at a time by beam search; 1: only the likeliest next token"
+    )
     adapter_strength: float = Field(
         default=0.8, gt=0, le=1, description="share of what the adapter adds; below 1 more of print stays readable"
     )

@@ -10,6 +10,8 @@ import torch
 from ownhand.errors import Refusal
 from ownhand.model.base import BaseModel
 from ownhand.model.decoding import ConfidenceRecorder, is_loop, json_lines, transcribe_tokens
+from ownhand.model.loss import label_logits_loss
+from ownhand.model.sequence import as_image_outputs, build_training_ids, pad_batch
 from ownhand.params import TranscribeParams
 from ownhand.samples import Sample
 from ownhand.vision.features import FeatureCache
@@ -32,11 +34,32 @@ def test_a_loop_is_four_repeats_over_twenty_tokens_at_the_end(ids: list[int], lo
     assert is_loop(ids) is loops
 
 
-def test_the_recorder_notes_the_probability_of_the_chosen_token_and_changes_nothing() -> None:
-    recorder = ConfidenceRecorder()
+def test_the_recorder_notes_the_probabilities_of_the_likeliest_tokens_and_changes_nothing() -> None:
+    recorder = ConfidenceRecorder(beams=1)
     scores = torch.tensor([[math.log(0.7), math.log(0.2), math.log(0.1)], [0.0, 0.0, float("-inf")]])
     assert recorder(torch.zeros(2, 1, dtype=torch.long), scores) is scores  # type: ignore[arg-type]
-    assert recorder.steps[0].exp().tolist() == pytest.approx([0.7, 0.5])
+    likeliest = recorder.steps[0][0]
+    assert recorder.chosen(likeliest, torch.tensor([[0], [1]])).exp().flatten().tolist() == pytest.approx([0.7, 0.5])
+    assert recorder.chosen(torch.tensor([[2]]), torch.tensor([[0]])).isnan().all()
+
+
+def test_beams_find_likelier_texts_and_their_confidence_is_that_of_the_text(
+    base: BaseModel, samples: list[Sample], cache: FeatureCache
+) -> None:
+    model = base.load(vision=False)
+    tokens = [cache.tokens(sample.image_id) for sample in samples]
+    chances = []
+    for beams in (1, 4):
+        params = TranscribeParams(max_new_tokens=16, no_repeat_ngram_size=0, batch_size=3, beams=beams)
+        readings = transcribe_tokens(model, tokens, base, params, None)
+        for picture, reading in zip(tokens, readings, strict=True):
+            if not reading.runaway:  # teacher-forced, the model gives the text that confidence
+                ids, labels = build_training_ids(base.tokenizer, base.special, len(picture), reading.text, 2048)
+                row = pad_batch([ids], base.special.pad, [labels])
+                loss, count = label_logits_loss(model, {**row, "mm_encoder_outputs": as_image_outputs([picture])})
+                assert reading.confidence == pytest.approx(math.exp(-float(loss.detach()) / int(count)), rel=1e-3)
+        chances.append([math.log(r.confidence) for r in readings])
+    assert sum(chances[1]) > sum(chances[0])
 
 
 def test_readings_do_not_depend_on_the_batch_they_are_read_in(

@@ -58,8 +58,8 @@ def test_what_lowers_memory_is_named_only_where_it_is_not_done_yet() -> None:
 def test_reading_is_compared_too_and_has_a_remedy_of_its_own() -> None:
     training, reading = check_memory(Memory(), Memory(cache=20 * GB), "cuda", 16 * GB, 16 * GB, params())
     assert (training.level, reading.level) == ("ready", "blocker")
-    assert reading.remedy == "halve transcribe.batch_size"
-    without_experts = params(train={"lora_targets": ["attention"]})
+    assert reading.remedy == "lower transcribe.beams; halve transcribe.batch_size"
+    without_experts = params(train={"lora_targets": ["attention"]}, transcribe={"beams": 1})
     reading = check_memory(Memory(), Memory(cache=20 * GB), "cuda", 16 * GB, 16 * GB, without_experts)[1]
     assert reading.remedy == "halve transcribe.batch_size; set transcribe.expert_weights to nf4"
 

@@ -54,3 +54,8 @@ def test_experts_in_four_bits_are_said() -> None:
     assert "NF4" not in card(params(), EVALUATION, merged=True)
     text = card(params("train", expert_weights="nf4"), EVALUATION, merged=True)
     assert "in float32, the routed experts in NF4 while training.\n" in text
+
+
+def test_engines_that_read_greedily_are_not_promised_the_rates_of_beam_search() -> None:
+    assert "(temperature 0), as the rates above were measured." in serving(params("transcribe", beams=1), merged=True)
+    assert "measured with 5 beams, so expect more errors." in serving(params("transcribe", beams=5), merged=True)

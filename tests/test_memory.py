@@ -132,10 +132,10 @@ def test_what_saves_memory_saves_it() -> None:
 
 
 def reading_params(targets: list[str], attn: str = "sdpa") -> Params:
-    """Reading four sequences in bfloat16, up to 100 new tokens each."""
+    """Reading four sequences in bfloat16, two beams of each of two pictures, up to 100 new tokens each."""
     whole = read_params(ROOT / "params.yaml")
     model = {"dtype": "bfloat16", "attn_implementation": attn}
-    transcribe = {"batch_size": 4, "max_new_tokens": 100}
+    transcribe = {"batch_size": 2, "beams": 2, "max_new_tokens": 100}
     return whole.model_copy(
         update={
             "model": whole.model.model_copy(update=model),

@@ -126,6 +126,8 @@ def _what_lowers_memory(params: Params) -> Iterator[str]:
 
 
 def _what_lowers_reading(params: Params) -> Iterator[str]:
+    if params.transcribe.beams > 1:
+        yield "lower transcribe.beams"
     if params.transcribe.batch_size > 1:
         yield "halve transcribe.batch_size"
     if params.transcribe.expert_weights == "as_is" and "experts" not in params.train.lora_targets:

@@ -1,4 +1,4 @@
-"""Decoding: vision tokens become text, greedily and with one repetition guard, the same for everything we compare."""
+"""Decoding: vision tokens become text, by beam search with one repetition guard, the same for everything we compare."""
 
 from __future__ import annotations
 
@@ -29,18 +29,33 @@ Row = dict[str, Any]  # of a prediction file
 
 
 class ConfidenceRecorder(LogitsProcessor):
-    """Notes the log-probability of every greedily chosen token, after the repetition guard; changes nothing.
+    """Notes the log-probabilities of the likeliest tokens of every step, after the repetition guard; changes nothing.
 
-    Keeping the scores of all steps instead would cost batch x steps x vocabulary floats.
+    Each step continues a text with one of its 2 * beams likeliest tokens, with the likeliest where there is one beam.
+    Keeping the scores of all steps instead would cost batch x beams x steps x vocabulary floats.
     """
 
-    def __init__(self) -> None:
-        self.steps: list[torch.Tensor] = []
+    def __init__(self, beams: int) -> None:
+        self.kept = 1 if beams == 1 else 2 * beams
+        self.steps: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         wide = scores.float()
-        self.steps.append((wide.max(dim=-1).values - wide.logsumexp(dim=-1)).cpu())
+        best = wide.topk(min(self.kept, wide.shape[-1]), dim=-1)
+        self.steps.append((best.indices.cpu(), (best.values - wide.logsumexp(dim=-1, keepdim=True)).cpu()))
         return scores
+
+    def chosen(self, answers: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Log-probability of every token of `answers` (texts, steps); NaN where it was not among the likeliest.
+
+        rows: of each step's scores, the one that the token continues (texts, steps).
+        """
+        chances = torch.full(answers.shape, math.nan)
+        for step, (ids, log_probabilities) in enumerate(self.steps[: answers.shape[1]]):
+            own = rows[:, step]
+            text, place = (ids[own] == answers[:, step, None]).nonzero(as_tuple=True)
+            chances[text, step] = log_probabilities[own][text, place]
+        return chances
 
 
 def as_reader(model: PeftModel, reader: str) -> AbstractContextManager[None]:
@@ -109,7 +124,8 @@ def transcribe_batches(
 ) -> Iterator[dict[int, Reading]]:
     """This process's readings by number of the picture, batch by batch: no more than one batch is in memory.
 
-    The model sees bos, the picture's vision tokens, the prompt, and goes on from there greedily until eos.
+    The model sees bos, the picture's vision tokens, the prompt, and goes on from there until eos: of the texts that
+    begin likeliest, `params.beams` are followed at a time (1: greedily), and the one of the best mean is the reading.
 
     `counts` are the pictures' numbers of vision tokens, `tokens_of` gives those of one, (tokens, width). Pictures of
     like size are read together, padded on the left where the attention mask hides it. Batches depend on `counts` alone;
@@ -132,23 +148,26 @@ def _transcribe_batch(
     special = base.special
     prompts = [build_prompt_ids(special, len(tokens)) for tokens in vision_tokens]
     inputs = {name: tensor.to(model.device) for name, tensor in pad_batch(prompts, special.pad, side="left").items()}
-    recorder = ConfidenceRecorder()
+    recorder = ConfidenceRecorder(params.beams)
     output = model.generate(
         **inputs,
         mm_encoder_outputs=as_image_outputs(vision_tokens),
         max_new_tokens=params.max_new_tokens,
         do_sample=False,
+        num_beams=params.beams,
         no_repeat_ngram_size=params.no_repeat_ngram_size or None,
         logits_processor=LogitsProcessorList([recorder]),
+        return_dict_in_generate=True,
         bos_token_id=special.bos,
         eos_token_id=special.eos,
         pad_token_id=special.pad,
     )
-    answers = output[:, inputs["input_ids"].shape[1] :].tolist()
-    chances = torch.stack(recorder.steps, dim=1).tolist()
+    answers = output.sequences[:, inputs["input_ids"].shape[1] :].cpu()
+    own_rows = torch.arange(len(answers))[:, None].expand(answers.shape)
+    chances = recorder.chosen(answers, output.beam_indices.cpu() if params.beams > 1 else own_rows).tolist()
     return [
         _reading(ids, log_probabilities, base, params.max_new_tokens)
-        for ids, log_probabilities in zip(answers, chances, strict=True)
+        for ids, log_probabilities in zip(answers.tolist(), chances, strict=True)
     ]
 
 
@@ -165,7 +184,7 @@ def _reading(ids: list[int], log_probabilities: list[float], base: BaseModel, li
     ended = base.special.eos in ids
     text_ids = ids[: ids.index(base.special.eos)] if ended else ids[:limit]
     chosen = log_probabilities[: len(text_ids) + ended]
-    if not all(map(math.isfinite, chosen)):
+    if not chosen or not all(map(math.isfinite, chosen)):
         raise Refusal(
             "the model gives no numbers (NaN) for a picture: with model.dtype float16 use bfloat16 or float32; else "
             "the vision tokens in data/features are damaged: run `dvc repro --force --single-item encode`"

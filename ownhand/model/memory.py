@@ -108,7 +108,8 @@ def estimate_transcription(config: PreTrainedConfig, params: Params, tokens: int
 
     tokens: of the longest sequence before its text.
     """
-    text, dtype, batch_size = config.text_config, DTYPES[params.model.dtype], params.transcribe.batch_size
+    text, dtype = config.text_config, DTYPES[params.model.dtype]
+    batch_size = params.transcribe.batch_size * params.transcribe.beams
     train, expert_weights = params.train, params.transcribe.expert_weights
     left_out = () if needs_pictures(train.lora_targets) else VISION_MODULES
     model = _hollow_model(config, dtype, params.model.attn_implementation, left_out)

@@ -48,13 +48,15 @@ def frequent_words(language: str) -> list[str]:
 
 
 class TextSource:
-    """Texts to draw: words in random order, pieces of real lines, random strings, and words with wrong letters.
+    """Texts to draw: words in random order, prose, pieces of short lines, random strings, words with wrong letters.
 
-    Wrong letters and random strings keep the decoder from guessing words instead of reading them.
+    Prose teaches which word follows which, as anyone knows who deciphers a hand. Wrong letters and random strings keep
+    the decoder from guessing words instead of reading them.
     """
 
-    def __init__(self, lines: list[str]) -> None:
+    def __init__(self, lines: list[str], prose: dict[str, str]) -> None:
         self.lines = lines
+        self.prose = {language: text.split() for language, text in prose.items()}
         common, rare = "0123456789.,-!?:", "\"()«»„“”–—…№°%;/+='’*&@#"
         accented = "éèàçêùâîôûëïüöäœæñóáíúł"
         marks = [(common, 1.5), (rare, 0.3)]
@@ -69,8 +71,10 @@ class TextSource:
         middle = max(shortest, longest // 2)
         length = rng.randint(shortest if rng.random() < 0.5 else middle, longest)
         kind = rng.random()
-        if kind < 0.62:
+        if kind < 0.4:
             return self._words(rng, length)
+        if kind < 0.7:
+            return self._prose(rng, length)
         if kind < 0.78:
             return self._piece(rng, length)
         groups = self.alphabets[rng.random() < 0.2]
@@ -82,15 +86,20 @@ class TextSource:
                 letters[i] = " "
         return " ".join("".join(letters).split())
 
+    def _prose(self, rng: random.Random, length: int) -> str:
+        """A piece of a text as a line of a page has it: it begins anywhere, and may end in a word's first half."""
+        language = rng.choices(list(self.prose), [LANGUAGES[one] for one in self.prose])[0]
+        words = self.prose[language]
+        start = rng.randrange(len(words))
+        text = _first_words(words[start : start + length], length)
+        following = words[(start + len(text.split())) % len(words)]
+        if rng.random() < 0.1 and following[:6].isalpha() and len(following) > 4 and len(text) + 5 <= length:
+            text += f" {following[: rng.randint(2, min(len(following) - 2, length - len(text) - 2))]}-"
+        return text
+
     def _piece(self, rng: random.Random, length: int) -> str:
         words = f"{rng.choice(self.lines)} {rng.choice(self.lines)}".split()
-        words = words[rng.randrange(max(1, len(words) // 2)) :]
-        text = words[0][:length]
-        for word in words[1:]:
-            if len(text) + 1 + len(word) > length:
-                break
-            text += " " + word
-        return text
+        return _first_words(words[rng.randrange(max(1, len(words) // 2)) :], length)
 
     def _words(self, rng: random.Random, length: int) -> str:
         language = rng.choices(list(LANGUAGES), list(LANGUAGES.values()))[0]
@@ -103,7 +112,7 @@ class TextSource:
             other = rng.random() < foreign
             words = frequent_words(language if not other else "en" if cyrillic else "ru")
             word = words[int(len(words) * rng.random() ** 2)]
-            if other and cyrillic and LOOK_ALIKE.issuperset(word.upper()):
+            if other and cyrillic and LOOK_ALIKE.issuperset(c for c in word.upper() if c.isalpha()):
                 continue
             if other and rng.random() < (0.5 if len(word) < 5 else 0.1):
                 word = word.upper()
@@ -122,6 +131,16 @@ class TextSource:
             if len(longer) > length:
                 return text or word[:length].strip() or "я"
             text = longer
+
+
+def _first_words(words: list[str], length: int) -> str:
+    """As many of the words as fit, with spaces between them; at least the beginning of the first."""
+    text = words[0][:length]
+    for word in words[1:]:
+        if len(text) + 1 + len(word) > length:
+            break
+        text += " " + word
+    return text
 
 
 def _number(rng: random.Random) -> str:

@@ -1,6 +1,7 @@
 """Make the demo base model: a small model of DeepSeek-OCR's own architecture, trained on drawn lines.
 
-Reads   demo/fonts/{printed,handwritten,held_out}, demo/texts/pretraining.txt, and word lists of the package wordfreq.
+Reads   demo/fonts/{printed,handwritten,held_out}, demo/texts/pretraining.txt and demo/texts/prose, and word lists of
+        the package wordfreq.
 Writes  models/base/: safetensors in the official layout and names, config.json, tokenizer.json,
         processor_config.json and README.md with what was measured.
 Refuses an empty font folder.
@@ -198,7 +199,8 @@ def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: in
     weights = list(model.parameters())
     pairs = list(zip(weights, computing.parameters(), strict=True))
     own, seed = BATCH_SIZE // processes.count(), SEED + step + 1_000_000 * processes.number()
-    dataset = DrawnLines(TextSource(corpus), printed, handwritten, own, seed, curriculum.shared)
+    prose = {path.stem: path.read_text(encoding="utf-8") for path in sorted((data / "texts" / "prose").glob("*.txt"))}
+    dataset = DrawnLines(TextSource(corpus, prose), printed, handwritten, own, seed, curriculum.shared)
     batches = iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=3))
     started, first, losses = time.monotonic(), step, []
     computing.train()

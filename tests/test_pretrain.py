@@ -17,6 +17,7 @@ from demo.pretrain import Muon, make_optimizers, orthogonalise
 from demo.shape import MAX_LENGTH, TRAINED, VIEW_SIZES
 
 FONTS = Path(__file__).parent.parent / "demo/fonts"
+PROSE = {"ru": "На вокзале было холодно, и поезд опаздывал.", "fr": "Le train arriva enfin, couvert de neige."}
 SCRIPTS = {"Cyrillic": set("бгджзийлфцчшщъыьэюя"), "Latin": set("abcdefghijklmnopqrstuvwxyz")}
 
 
@@ -58,7 +59,7 @@ def test_the_record_of_trained_lines_is_true_of_what_is_drawn(monkeypatch: pytes
     drawn = []
     monkeypatch.setattr(lines, "make_batch", lambda samples, *_: drawn.extend(samples) or {})
     fonts = [sorted((FONTS / kind).glob("*.woff2")) for kind in ("printed", "handwritten")]
-    source = lines.TextSource(["кот пошёл в лес за грибами", "мама мыла раму и окно"])
+    source = lines.TextSource(["кот пошёл в лес за грибами", "мама мыла раму и окно"], PROSE)
     batches = iter(lines.DrawnLines(source, *fonts, 16, seed=3, longest=torch.tensor([lines.USUAL_LENGTH])))
     for _ in range(4):
         next(batches)
@@ -68,10 +69,21 @@ def test_the_record_of_trained_lines_is_true_of_what_is_drawn(monkeypatch: pytes
     assert sum(px < 2 * TRAINED.pixels for px, _ in shown) > 10, "the record is not far below"
 
 
+def test_a_line_of_prose_is_a_piece_of_it_that_may_end_within_a_word() -> None:
+    rng, source, ends = random.Random(1), lines.TextSource(["кот"], PROSE), set()
+    for _ in range(400):
+        length = rng.randint(12, 40)
+        text = source._prose(rng, length)
+        assert 0 < len(text) <= length
+        ends.add(text[-1])
+        assert any(f" {text.removesuffix('-')}" in f" {prose} {prose}" for prose in PROSE.values()), text
+    assert {"-", "."} < ends
+
+
 def test_words_of_two_scripts_stand_in_one_line_and_can_be_told_apart() -> None:
     pytest.importorskip("wordfreq")
-    rng, source = random.Random(1), lines.TextSource(["кот"])
-    texts = [source.draw(rng, 60) for _ in range(400)]
+    rng, source = random.Random(1), lines.TextSource(["кот"], PROSE)
+    texts = [source.draw(rng, 60) for _ in range(700)]
     scripts = [{name for name, letters in SCRIPTS.items() if letters & set(text.lower())} for text in texts]
     mixed = [text for text, found in zip(texts, scripts, strict=True) if len(found) == 2]
     assert 20 < len(mixed) < 200

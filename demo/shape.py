@@ -44,10 +44,11 @@ A small model of DeepSeek-OCR's own architecture in the official file layout, at
 the whole pipeline can run anywhere. `demo/pretrain.py` makes it.
 
 **Trained on** drawn text only, in the fonts of `demo/fonts/printed` and `demo/fonts/handwritten`: words of nine
-languages (62 % Russian; wordfreq's lists), some with words of two scripts in one line, pieces of lines and random
-strings, most of up to 64 characters, some of up to 96. It began with the weights of a smaller demo base model, itself
-trained on 432,000 lines of up to 28 characters; saw 8,000 batches of {batch_size} lines more, most drawn lines twice;
-and at last, with 32 cursive fonts beside the others, {steps:,} batches more, at a rate that rose again and fell.
+languages (62 % Russian; wordfreq's lists), some with words of two scripts in one line, prose in four languages
+(`demo/texts/prose`), pieces of short lines, and random strings, most of up to 64 characters, some of up to 96. It began
+with the weights of a smaller demo base model, itself trained on 432,000 lines of up to 28 characters, and saw 8,000
+batches of {batch_size} lines more, most drawn lines twice. Since then there are 32 cursive fonts more, for {steps:,}
+batches, of which the last 2,050 had the prose; the rate rose again and fell twice.
 
 **It reads** single short lines, print better than handwriting. **It does not read** whole pages, tables, formulas, or
 other scripts than Cyrillic and Latin. It has seen no photograph of real handwriting.

@@ -40,7 +40,8 @@ def test_the_recorder_notes_the_probabilities_of_the_likeliest_tokens_and_change
     assert recorder(torch.zeros(2, 1, dtype=torch.long), scores) is scores  # type: ignore[arg-type]
     likeliest = recorder.steps[0][0]
     assert recorder.chosen(likeliest, torch.tensor([[0], [1]])).exp().flatten().tolist() == pytest.approx([0.7, 0.5])
-    assert recorder.chosen(torch.tensor([[2]]), torch.tensor([[0]])).isnan().all()
+    equal = torch.tensor([[1 - likeliest[1, 0]]])
+    assert recorder.chosen(equal, torch.tensor([[1]])).exp().item() == pytest.approx(0.5)
 
 
 def test_beams_find_likelier_texts_and_their_confidence_is_that_of_the_text(

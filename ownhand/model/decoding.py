@@ -46,13 +46,15 @@ class ConfidenceRecorder(LogitsProcessor):
         return scores
 
     def chosen(self, answers: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Log-probability of every token of `answers` (texts, steps); NaN where it was not among the likeliest.
+        """Log-probability of every token of `answers` (texts, steps).
 
-        rows: of each step's scores, the one that the token continues (texts, steps).
+        rows: of each step's scores, the one that the token continues (texts, steps). A token that is not among the
+        likeliest is as likely as the last of them: of equals, generation may have taken another.
         """
-        chances = torch.full(answers.shape, math.nan)
+        chances = torch.empty(answers.shape)
         for step, (ids, log_probabilities) in enumerate(self.steps[: answers.shape[1]]):
             own = rows[:, step]
+            chances[:, step] = log_probabilities[own, -1]
             text, place = (ids[own] == answers[:, step, None]).nonzero(as_tuple=True)
             chances[text, step] = log_probabilities[own][text, place]
         return chances
@@ -124,8 +126,9 @@ def transcribe_batches(
 ) -> Iterator[dict[int, Reading]]:
     """This process's readings by number of the picture, batch by batch: no more than one batch is in memory.
 
-    The model sees bos, the picture's vision tokens, the prompt, and goes on from there until eos: of the texts that
-    begin likeliest, `params.beams` are followed at a time (1: greedily), and the one of the best mean is the reading.
+    The model sees bos, the picture's vision tokens, the prompt, and goes on from there until eos by beam search: the
+    `params.beams` likeliest beginnings are followed at a time, and of the texts that they end as, that of the highest
+    mean log-probability per token is the reading.
 
     `counts` are the pictures' numbers of vision tokens, `tokens_of` gives those of one, (tokens, width). Pictures of
     like size are read together, padded on the left where the attention mask hides it. Batches depend on `counts` alone;

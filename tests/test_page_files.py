@@ -66,10 +66,25 @@ def test_lines_without_an_id_are_numbered(tmp_path: Path) -> None:
         ("a.xml", "a.jpg", "/home/somebody/a.jpg"),  # another computer's path
         ("a.xml", "a.jpg", "C:\\scans\\a.jpg"),
         ("a.xml", "a.tif", ""),  # named like the XML file
+        ("a.xml", "a.png", "a.pdf_page_1.png"),  # renamed since, together with the XML file
+        ("alto/a.xml", "jpg/a.jpg", "a.jpg"),  # a folder of XML files alone
     ],
 )
 def test_the_picture_is_found_where_exporters_leave_it(tmp_path: Path, xml: str, image: str, written: str) -> None:
     assert names(read(tmp_path, {image: "", xml: page_xml(written, ("l1", "да"))})) == {f"{image}#l1"}
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"monday/a.jpg": "", "tuesday/b.jpg": ""},  # beside pictures: tuesday's a.jpg is missing, monday's is another
+        {"monday/a.jpg": "", "sunday/a.jpg": ""},
+    ],
+)
+def test_a_picture_of_the_same_name_elsewhere_is_not_taken_for_it(tmp_path: Path, others: dict[str, str]) -> None:
+    truth = read(tmp_path, {**others, "tuesday/c.xml": page_xml("a.jpg", ("l1", "да"))})
+    assert names(truth) == set()
+    assert [rejection.kind for rejection in truth.rejections] == ["image not found"]
 
 
 def test_a_page_without_its_picture_rejects_each_of_its_lines_by_name(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def read_page_files(
     A file that cannot be read is one rejection, and so is a line with a bad number or without a region. A page without
     a line is a record without text.
     """
-    images = pictures_by_stem(files)
+    pictures = Pictures(files)
     records: list[Record] = []
     rejections: list[Rejection] = []
     for source, path in own:
@@ -136,7 +136,7 @@ def read_page_files(
         except PageFileError as error:
             rejections.append(Rejection(source, source, str(error)))
             continue
-        filename, *elsewhere = image_names(source, page.image, images)
+        filename, *elsewhere = pictures.places(source, page.image)
         if not page.lines:  # the page itself waits
             records.append(Record(source, filename, "", elsewhere=tuple(elsewhere)))
         for number, line in enumerate(page.lines, 1):
@@ -165,27 +165,46 @@ def parse_page_file(path: Path) -> Element:
     return root  # type: ignore[no-any-return]
 
 
-def pictures_by_stem(files: Sequence[File]) -> dict[str, list[str]]:
-    """The names of the pictures among the files, by what they share with an XML file that is called like them."""
-    images: dict[str, list[str]] = {}
-    for name, _ in files:
-        if has_image_suffix(name):
-            images.setdefault(_stem(name), []).append(name)
-    return images
+class Pictures:
+    """The names of the pictures among files, found by an XML file that is called like them or that names them."""
 
+    def __init__(self, files: Sequence[File]) -> None:
+        self._by_stem: dict[str, list[str]] = {}
+        self._by_last_part: dict[str, list[str]] = {}
+        self._folders: set[str] = set()
+        for name, _ in files:
+            if has_image_suffix(name):
+                self._by_stem.setdefault(_stem(name), []).append(name)
+                self._by_last_part.setdefault(_last_part(name), []).append(name)
+                self._folders.add(posixpath.dirname(name))
 
-def image_names(source: str, written: str, images: dict[str, list[str]]) -> list[str]:
-    """Where the picture may be: as written from the XML file on, else its name beside the XML or one folder up."""
-    if not written:  # then it is called like the XML file
-        return images.get(_stem(source), [str(PurePosixPath(source).with_suffix(".jpg"))])
-    # A picture's path may be another computer's; exporters put XML files into a folder of their own.
-    last = re.split(r"[/\\]", written)[-1]
-    folder = posixpath.dirname(source)
-    places = [beside(source, written), beside(source, last)]
-    if folder:
-        places.append(posixpath.join(posixpath.dirname(folder), last))
-    return places
+    def called_like(self, source: str) -> list[str]:
+        """The pictures that differ from an XML file in their suffix alone."""
+        return self._by_stem.get(_stem(source), [])
+
+    def places(self, source: str, written: str) -> list[str]:
+        """Where the picture of an XML file may be: as written from the XML file on; its name beside the XML or one
+        folder up; the picture that is called like the XML file; for an XML file in a folder without pictures, the
+        only picture anywhere that has the written name.
+        """
+        if not written:  # then it is called like the XML file
+            return self.called_like(source) or [str(PurePosixPath(source).with_suffix(".jpg"))]
+        # A picture's path may be another computer's; exporters put XML files into a folder of their own.
+        last = re.split(r"[/\\]", written)[-1]
+        folder = posixpath.dirname(source)
+        places = [beside(source, written), beside(source, last)]
+        if folder:
+            places.append(posixpath.join(posixpath.dirname(folder), last))
+        alike = self.called_like(source)
+        named = [] if folder in self._folders else self._by_last_part.get(_last_part(last), [])
+        for others in (alike, named):
+            places += others if len(others) == 1 else []
+        return places
 
 
 def _stem(name: str) -> str:
     return to_nfc(str(PurePosixPath(name).with_suffix("")).casefold())
+
+
+def _last_part(name: str) -> str:
+    return to_nfc(posixpath.basename(name).casefold())

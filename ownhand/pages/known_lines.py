@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
@@ -11,11 +10,10 @@ from ownhand.folders import find_files
 from ownhand.ground_truth import alto_xml, page_xml
 from ownhand.ground_truth.page_files import (
     PageFileError,
+    Pictures,
     TranscribedPage,
     find_page_files,
-    image_names,
     parse_page_file,
-    pictures_by_stem,
 )
 from ownhand.text import is_blank, to_nfc
 
@@ -44,7 +42,7 @@ class PageFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         files = find_files(folder).files
-        self.pictures = pictures_by_stem(files)
+        self.pictures = Pictures(files)
         self.names = {_key(name) for name, _ in files}
         self.own = [(source, path, kind) for kind in READERS for source, path in find_page_files(files, kind)]
         self._read: dict[str, PageFile | PageFileError] = {}
@@ -77,7 +75,7 @@ class PageFiles:
     def has_like(self, photo: Path) -> bool:
         """Whether another picture differs from a photograph below the folder in its suffix alone."""
         called = PurePosixPath(to_nfc(photo.relative_to(self.folder).as_posix())).with_suffix(".xml")
-        return len(image_names(str(called), "", self.pictures)) > 1
+        return len(self.pictures.called_like(str(called))) > 1
 
     def _open(self, source: str, path: Path, kind: str) -> PageFile | PageFileError:
         if source not in self._read:
@@ -89,8 +87,7 @@ class PageFiles:
         return self._read[source]
 
     def _names(self, source: str, written: str) -> str | None:
-        places: Sequence[str] = image_names(source, written, self.pictures)
-        return next((_key(place) for place in places if _key(place) in self.names), None)
+        return next((_key(place) for place in self.pictures.places(source, written) if _key(place) in self.names), None)
 
 
 def _key(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from tokenizers import Tokenizer
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -21,6 +21,8 @@ from ownhand.model.families import FAMILIES, OFFICIAL_MODEL_TYPE
 from ownhand.model.loading import special_tokens
 from ownhand.model.sequence import SpecialTokens, build_training_ids, pad_batch
 from ownhand.model.views import ViewSizes, make_views
+from ownhand.params import AugmentParams
+from ownhand.vision.augment import augment
 
 LATIN = "abcdefghijklmnopqrstuvwxyz"
 MAX_TILES = 16
@@ -31,12 +33,16 @@ KEPT = 256  # drawn lines that are shown a second time: drawing takes nearly as 
 CHARACTERS_PER_TILE = (2.3, 4.8)
 # Every sixth batch has lines as wide as a page, half as many, with more on each tile.
 LONG_SHARE, LONG_TILES, LONG_PER_TILE = 1 / 6, 20, (3.6, 6.0)
-# Share of the lines in each language; words are wordfreq's, the most frequent ones first.
-LANGUAGES = {"ru": 0.62, "fr": 0.13, "en": 0.07, "de": 0.07, "uk": 0.03, "es": 0.03, "it": 0.02, "pl": 0.02, "cs": 0.01}
+# Share of the drawn lines in each language (the real ones are French); words are wordfreq's, frequent ones first.
+LANGUAGES = {"ru": 0.7, "fr": 0.06, "en": 0.08, "de": 0.06, "uk": 0.03, "es": 0.03, "it": 0.02, "pl": 0.01, "cs": 0.01}
 WORDS = 40_000
 MIXED = 0.25  # share of the lines with words of another script: "Формат PDF", "мой Skype"
 LOOK_ALIKE = set("ABCEHKMOPTXYI")  # the same picture in Cyrillic: a word of these alone cannot be told from one
 LONGER_BELOW = 1.2
+REAL_SHARE = 0.35  # of the lines that are no wider than usual: pictures of real handwriting
+REAL_AUGMENT = AugmentParams(
+    rotation_degrees=1.5, shear_degrees=15.0, stretch=0.2, margin=0.1, contrast=0.3, blur=0.02, shadow=0.15
+)
 
 
 @cache
@@ -169,18 +175,22 @@ def _punctuate(rng: random.Random, word: str, language: str) -> str:
 
 
 class DrawnLines(IterableDataset):  # type: ignore[type-arg]
-    """Endless batches of drawn lines; `longest` is a shared tensor: the longest text, in characters."""
+    """Endless batches of drawn and real lines; `longest` is a shared tensor: the longest text, in characters.
+
+    real: (picture, text) of lines of real handwriting; each time that one is drawn, it is another copy of it.
+    """
 
     def __init__(
         self,
         texts: TextSource,
         printed: list[Path],
         handwritten: list[Path],
+        real: list[tuple[Path, str]],
         batch_size: int,
         seed: int,
         longest: torch.Tensor,
     ):
-        self.texts, self.printed, self.handwritten = texts, printed, handwritten
+        self.texts, self.printed, self.handwritten, self.real = texts, printed, handwritten, real
         self.batch_size, self.seed, self.longest = batch_size, seed, longest
         self.tokenizer = build_tokenizer()
         self.special = special_tokens(self.tokenizer, FAMILIES[OFFICIAL_MODEL_TYPE].prompt)
@@ -204,9 +214,17 @@ class DrawnLines(IterableDataset):  # type: ignore[type-arg]
             if len(samples) % 2 and len(self.kept) >= KEPT:
                 samples.append(self.kept.pop(rng.randrange(len(self.kept))))
             else:
-                samples.append(self._line(rng, noise))
+                real = self.real and rng.random() < REAL_SHARE
+                samples.append(self._real_line(rng) if real else self._line(rng, noise))
                 self.kept.append(samples[-1])
         return make_batch(samples, self.tokenizer, self.special)
+
+    def _real_line(self, rng: random.Random) -> tuple[str, Any]:
+        path, text = rng.choice(self.real)
+        with Image.open(path) as opened:
+            image = augment(opened.convert("RGB"), REAL_AUGMENT, [rng.getrandbits(63)])
+        tiles = round(len(text) / rng.uniform(*CHARACTERS_PER_TILE))
+        return text, make_views(image, "gundam", self.sizes, min(max(2, tiles), MAX_TILES))
 
     def _line(self, rng: random.Random, noise: np.random.Generator, long: bool = False) -> tuple[str, Any]:
         shortest, longest = (USUAL_LENGTH, MAX_LENGTH) if long else (1, int(self.longest[0]))
@@ -274,4 +292,13 @@ def draw_samples(
         able = [font for font in fonts if not any(lacks(font, character) for character in text)]
         image = draw_line(text, rng.choice(able), random_hand(noise, strength), noise)
         samples.append((text, make_views(image, "gundam", ViewSizes(**VIEW_SIZES), max_tiles)))
+    return samples
+
+
+def real_samples(lines: list[tuple[Path, str]]) -> list[tuple[str, Any]]:
+    """(text, views) pairs of (picture, text) pairs, for measuring, in as many tiles as the pictures ask for."""
+    samples = []
+    for path, text in lines:
+        with Image.open(path) as image:
+            samples.append((text, make_views(image.convert("RGB"), "gundam", ViewSizes(**VIEW_SIZES), MAX_TILES)))
     return samples

@@ -33,7 +33,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from transformers import UnlimitedOcrForConditionalGeneration
 
-from demo.lines import MAX_TILES, USUAL_LENGTH, Curriculum, DrawnLines, TextSource, draw_samples, make_batch
+from demo.lines import (
+    MAX_TILES,
+    USUAL_LENGTH,
+    Curriculum,
+    DrawnLines,
+    TextSource,
+    draw_samples,
+    make_batch,
+    real_samples,
+)
+from demo.real_lines import SOURCES, UNSEEN, read_real_lines
 from demo.shape import MAX_LENGTH, build_tokenizer, grow, official_config, write_base_model
 from ownhand import processes
 from ownhand.files import write_atomically
@@ -81,7 +91,8 @@ def read_lines(model: Any, samples: list[tuple[str, Any]], tokenizer: Tokenizer)
 
 
 def measure(model: Any, tokenizer: Tokenizer, texts: list[str], fonts: Path) -> dict[str, float]:
-    """CER on clean and on distorted lines in fonts that training never sees, and on training's handwritten fonts."""
+    """CER on clean and on distorted lines in fonts that training never sees, on training's handwritten fonts, and on
+    real lines of hands that training never sees."""
     held_out = sorted((fonts / "held_out").glob("*.woff2"))
     handwritten = sorted((fonts / "handwritten").glob("*.woff2"))
     long_texts = [f"{first} {second}" for first, second in zip(texts[::2], texts[1::2], strict=True)]
@@ -90,6 +101,7 @@ def measure(model: Any, tokenizer: Tokenizer, texts: list[str], fonts: Path) -> 
         "printed_unseen_fonts_distorted": draw_samples(texts, held_out, 2, 1.0, SHORT_TILES),
         "handwritten_seen_fonts": draw_samples(texts, handwritten, 3, 0.5, SHORT_TILES),
         "handwritten_seen_fonts_long_lines": draw_samples(long_texts, handwritten, 4, 0.5, MAX_TILES),
+        "real_unseen_hands": real_samples(read_real_lines(UNSEEN)),
     }
     model.eval()
     model.config.text_config.use_cache = True
@@ -182,6 +194,7 @@ def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: in
     printed, handwritten = (sorted((data / "fonts" / name).glob("*.woff2")) for name in ("printed", "handwritten"))
     if not printed or not handwritten:
         raise SystemExit(f"{data / 'fonts'}: no fonts in printed/ or handwritten/")
+    real = [line for source in SOURCES if source != UNSEEN for line in read_real_lines(source)]
     optimizers = make_optimizers(model)
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(MEAN_DECAY))  # type: ignore[no-untyped-call]
     step, curriculum = 0, Curriculum(longest, 9.0)
@@ -200,7 +213,7 @@ def train(model: Any, data: Path, checkpoint: Path, seconds: float, cooldown: in
     pairs = list(zip(weights, computing.parameters(), strict=True))
     own, seed = BATCH_SIZE // processes.count(), SEED + step + 1_000_000 * processes.number()
     prose = {path.stem: path.read_text(encoding="utf-8") for path in sorted((data / "texts" / "prose").glob("*.txt"))}
-    dataset = DrawnLines(TextSource(corpus, prose), printed, handwritten, own, seed, curriculum.shared)
+    dataset = DrawnLines(TextSource(corpus, prose), printed, handwritten, real, own, seed, curriculum.shared)
     batches = iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=3))
     started, first, losses = time.monotonic(), step, []
     computing.train()

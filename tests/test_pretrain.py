@@ -6,12 +6,14 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from demo import lines
+from demo import lines, real_lines
 from demo.drawing import Hand, draw_line
 from demo.pretrain import Muon, make_optimizers, orthogonalise
 from demo.shape import MAX_LENGTH, TRAINED, VIEW_SIZES
@@ -60,7 +62,7 @@ def test_the_record_of_trained_lines_is_true_of_what_is_drawn(monkeypatch: pytes
     monkeypatch.setattr(lines, "make_batch", lambda samples, *_: drawn.extend(samples) or {})
     fonts = [sorted((FONTS / kind).glob("*.woff2")) for kind in ("printed", "handwritten")]
     source = lines.TextSource(["кот пошёл в лес за грибами", "мама мыла раму и окно"], PROSE)
-    batches = iter(lines.DrawnLines(source, *fonts, 16, seed=3, longest=torch.tensor([lines.USUAL_LENGTH])))
+    batches = iter(lines.DrawnLines(source, *fonts, [], 16, seed=3, longest=torch.tensor([lines.USUAL_LENGTH])))
     for _ in range(4):
         next(batches)
     assert max(len(text) for text, _ in drawn) <= MAX_LENGTH
@@ -119,3 +121,44 @@ def test_a_line_cut_along_its_letters_keeps_them() -> None:
     assert 0.03 < outside.mean() < 0.7
     assert (whole[outside].min(-1) > 120).mean() > 0.99, "no letter was cut off"
     assert (cut[~outside].min(-1) < 100).sum() > 0.98 * (whole.min(-1) < 100).sum()
+
+
+def write_page(folder: Path, *texts: str) -> None:
+    """A page of 1000 by 500 px with one line of 300 by 40 px for each text, and its PAGE XML."""
+    folder.mkdir()
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (500, 1000, 3), dtype=np.uint8)).save(folder / "p.jpg")
+    rows = "".join(
+        f'<TextLine id="l{n}"><Coords points="0,{50 * n} 300,{50 * n} 300,{50 * n + 40} 0,{50 * n + 40}"/>'
+        f"<TextEquiv><Unicode>{text}</Unicode></TextEquiv></TextLine>"
+        for n, text in enumerate(texts)
+    )
+    xml = f'<PcGts xmlns="x"><Page imageFilename="p.jpg" imageWidth="1000" imageHeight="500">{rows}</Page></PcGts>'
+    (folder / "p.xml").write_text(xml, encoding="utf-8")
+
+
+def test_real_lines_are_cut_and_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has marks of an edition, is short, or is too narrow for its text does not train."""
+    kept = ["Ceci est mon testament", "légué à ma sœur Émilie"]
+    write_page(tmp_path / "pages", *kept, "lu &gt;et biffé&lt; approuvé", "no 12", "12 4 1908 17", kept[0] * 4)
+    monkeypatch.setattr(real_lines, "FOLDER", tmp_path)
+    assert real_lines.cut_lines(tmp_path / "pages", tmp_path / "some") == 2
+    pairs = real_lines.read_real_lines("some")
+    assert [text for _, text in pairs] == kept
+    assert [Image.open(path).size for path, _ in pairs] == [(300, 40)] * 2
+    assert len(list((tmp_path / "some/images").iterdir())) == 2, "what does not train is not left behind"
+    assert [text for text, _ in lines.real_samples(pairs)] == kept
+
+    drawn: list[tuple[str, Any]] = []
+    monkeypatch.setattr(lines, "make_batch", lambda samples, *_: drawn.extend(samples) or {})
+    monkeypatch.setattr(lines, "REAL_SHARE", 1.0)
+    batches = iter(lines.DrawnLines(lines.TextSource(["кот"], PROSE), [], [], pairs, 8, 3, torch.tensor([12])))
+    next(batches)
+    assert {text for text, _ in drawn} == set(kept)
+    views = [view.global_view for text, view in drawn if text == kept[0]]
+    assert not torch.equal(views[0], views[1]), "each time another copy"
+
+
+def test_training_without_the_real_lines_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real_lines, "FOLDER", tmp_path)
+    with pytest.raises(SystemExit, match="python -m demo.real_lines"):
+        real_lines.read_real_lines("copiste")

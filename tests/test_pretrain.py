@@ -151,7 +151,7 @@ def test_real_lines_are_cut_and_train(tmp_path: Path, monkeypatch: pytest.Monkey
     drawn: list[tuple[str, Any]] = []
     monkeypatch.setattr(lines, "make_batch", lambda samples, *_: drawn.extend(samples) or {})
     monkeypatch.setattr(lines, "REAL_SHARE", 1.0)
-    batches = iter(lines.DrawnLines(lines.TextSource(["кот"], PROSE), [], [], pairs, 8, 3, torch.tensor([12])))
+    batches = iter(lines.DrawnLines(lines.TextSource(["кот"], PROSE), [], [], pairs, 32, 3, torch.tensor([12])))
     next(batches)
     assert {text for text, _ in drawn} == set(kept)
     views = [view.global_view for text, view in drawn if text == kept[0]]

@@ -39,7 +39,7 @@ WORDS = 40_000
 MIXED = 0.25  # share of the lines with words of another script: "Формат PDF", "мой Skype"
 LOOK_ALIKE = set("ABCEHKMOPTXYI")  # the same picture in Cyrillic: a word of these alone cannot be told from one
 LONGER_BELOW = 1.2
-REAL_SHARE = 0.35  # of the lines that are no wider than usual: pictures of real handwriting
+REAL_SHARE = 0.5  # of the lines that are no wider than usual: pictures of real handwriting
 REAL_AUGMENT = AugmentParams(
     rotation_degrees=1.5, shear_degrees=15.0, stretch=0.2, margin=0.1, contrast=0.3, blur=0.02, shadow=0.15
 )

@@ -46,26 +46,32 @@ the whole pipeline can run anywhere. `demo/pretrain.py` makes it.
 **Trained on** drawn text in the fonts of `demo/fonts/printed` and `demo/fonts/handwritten`: words of nine languages
 (most of them Russian; wordfreq's lists), some with words of two scripts in one line, prose in four languages
 (`demo/texts/prose`), pieces of short lines, and random strings, most of up to 64 characters, some of up to 96. In the
-last REAL batches, half of the lines of usual length are real handwriting (below). It began with the weights of a
-smaller demo base model, itself trained on 432,000 lines of up to 28 characters, and saw 9,200 batches of {batch_size}
-lines and then {steps:,} more, most lines twice; the last 900 with a falling rate.
+last 2,950 batches, a third and soon half of the lines of usual length were real handwriting (below). It began with the
+weights of a smaller demo base model, itself trained on 432,000 lines of up to 28 characters, and saw 9,200 batches of
+{batch_size} lines and then {steps:,} more, most lines twice; the last 1,900 with a falling rate.
 
 **It reads** single short lines, print better than handwriting. **It does not read** whole pages, tables, formulas, or
 other scripts than Cyrillic and Latin. All real handwriting that it has seen is French.
 
 ## Real handwriting
 
-Lines of public transcriptions, all under CC BY 4.0, cut out by `prepare`'s own code (`demo/real_lines.py`, with the
-commits). Texts with marks of an edition were left out.
+Lines of public transcriptions, all under CC BY 4.0, cut out by `prepare`'s own code; `demo/real_lines.py` names the
+commits. Texts with marks of an edition were left out.
 
-| lines | by | source |
-|---|---|---|
-| 5,617 | 267 volunteers, 2024 | [Copiste d'un jour](https://github.com/banq-dcn/Copiste-d-un-jour), Bibliothèque et Archives nationales du Québec |
-| 2,741 | some 140 soldiers, 1898 to 1918 | [CREMMA-AN-TestamentDePoilus](https://github.com/HTR-United/CREMMA-AN-TestamentsDePoilus), A. Chagué, T. Clérice, A. Mazoue, E. Van Kote |
-| 1,898 | some 16 notaries' clerks, 1830 to 1939 | [Notaires de Paris, Répertoires](https://github.com/HTR-United/lectaurep-repertoires), LECTAUREP, A. Rostaing, M. Durand, A. Chagué |
-| 1,544 | ten writers of the 19th century | [CREMMA-MSS-19](https://github.com/HTR-United/CREMMA-MSS-19), T. Clérice, A. Chagué |
-| 1,012 | a registry office, 1902 to 1913 | [Tables décennales](https://github.com/Lucie-Louis/Tables_decennales_HTR), Lucie Louis |
-| 143, only to measure | two writers of the 20th century | [CREMMA-MSS-20](https://github.com/HTR-United/CREMMA-MSS-20), T. Clérice, A. Chagué |
+- 5,617 lines by 267 volunteers, 2024: [Copiste d'un jour](https://github.com/banq-dcn/Copiste-d-un-jour), Bibliothèque
+  et Archives nationales du Québec
+- 2,741 lines by some 140 soldiers, 1898 to 1918:
+  [Testament de Poilus](https://github.com/HTR-United/CREMMA-AN-TestamentsDePoilus), A. Chagué, T. Clérice, A. Mazoue,
+  E. Van Kote
+- 1,898 lines by some 16 notaries' clerks, 1830 to 1939:
+  [Notaires de Paris, Répertoires](https://github.com/HTR-United/lectaurep-repertoires), LECTAUREP, A. Rostaing,
+  M. Durand, A. Chagué
+- 1,544 lines by ten writers of the 19th century: [CREMMA-MSS-19](https://github.com/HTR-United/CREMMA-MSS-19),
+  T. Clérice, A. Chagué and others
+- 1,012 lines of a registry office, 1902 to 1913:
+  [Tables décennales](https://github.com/Lucie-Louis/Tables_decennales_HTR), Lucie Louis
+- only to measure, 143 lines by two writers of the 20th century:
+  [CREMMA-MSS-20](https://github.com/HTR-United/CREMMA-MSS-20), T. Clérice, A. Chagué and others
 
 ## Measured
 

@@ -1,7 +1,7 @@
-"""Make the demo base model: a small model of DeepSeek-OCR's own architecture, trained on drawn lines.
+"""Make the demo base model: a small model of DeepSeek-OCR's own architecture, trained on drawn and real lines.
 
-Reads   demo/fonts/{printed,handwritten,held_out}, demo/texts/pretraining.txt and demo/texts/prose, and word lists of
-        the package wordfreq.
+Reads   demo/fonts/{printed,handwritten,held_out}, demo/texts/pretraining.txt and demo/texts/prose, word lists of the
+        package wordfreq, and real lines (demo/real_lines.py, which clones their sources from GitHub).
 Writes  models/base/: safetensors in the official layout and names, config.json, tokenizer.json,
         processor_config.json and README.md with what was measured.
 Refuses an empty font folder.
@@ -43,7 +43,7 @@ from demo.lines import (
     make_batch,
     real_samples,
 )
-from demo.real_lines import SOURCES, UNSEEN, read_real_lines
+from demo.real_lines import SOURCES, UNSEEN, cut_sources, read_real_lines
 from demo.shape import MAX_LENGTH, build_tokenizer, grow, official_config, write_base_model
 from ownhand import processes
 from ownhand.files import write_atomically
@@ -285,6 +285,9 @@ def main() -> None:
     parser.add_argument("--grow", type=Path, help="begin with the weights of a smaller demo base model in this folder")
     parser.add_argument("--out", type=Path, default=Path("models/base"))
     arguments = parser.parse_args()
+    if not processes.number():
+        cut_sources({})
+    processes.wait_for_all()
     torch.manual_seed(SEED)
     torch.set_flush_denormal(True)
     tokenizer = build_tokenizer()

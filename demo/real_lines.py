@@ -1,11 +1,12 @@
 """Real handwriting for the base model's training: lines of public pages in many hands, cut by `prepare`'s own code.
 
 Writes  .checkpoints/real_lines/<source>/: line pictures as JPEG, at most 128 px high, and lines.json (last).
-Refuses to go on when git cannot clone a source.
-Alone   python -m demo.real_lines [FOLDER ...]     FOLDER: a checkout of a source that is already there, called like it
+Refuses to go on when git cannot clone a source (0.9 GB of files in all).
+Alone   python -m demo.real_lines [FOLDER ...]     FOLDER: a checkout of a source, called like its repository
 
-All sources are CC BY 4.0; who made them stands in demo/texts/README.md. A line is left out when its text has marks of
-an edition or characters that the training texts lack, or when it is too wide or too narrow for its text.
+`demo.pretrain` does this first where it was not done yet. All sources are CC BY 4.0; who made them stands in
+models/base/README.md. A line is left out when its text has marks of an edition or characters that the training texts
+lack, or when it is too wide or too narrow for its text.
 """
 
 from __future__ import annotations
@@ -96,19 +97,26 @@ def read_real_lines(source: str) -> list[tuple[Path, str]]:
     return [(folder / "images" / line["file"], line["text"]) for line in lines]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("folders", type=Path, nargs="*", help="checkouts of sources that are already there")
-    there = {folder.name: folder for folder in parser.parse_args().folders}
+def cut_sources(there: dict[str, Path]) -> None:
+    """Cut the lines of every source that was not cut yet; what `there` lacks by its repository's name is cloned."""
     for name, source in SOURCES.items():
         if (FOLDER / name / "lines.json").exists():
             continue
         checkout = there.get(source.repository.partition("/")[2], FOLDER / "checkouts" / name)
         if not checkout.exists():
+            unfinished = checkout.with_name(f"{name}.tmp")
+            clear_folder(unfinished)
             url = f"https://github.com/{source.repository}"
-            subprocess.run(["git", "clone", "--quiet", url, str(checkout)], check=True)
-            subprocess.run(["git", "-C", str(checkout), "checkout", "--quiet", source.commit], check=True)
+            subprocess.run(["git", "clone", "--quiet", url, str(unfinished)], check=True)
+            subprocess.run(["git", "-C", str(unfinished), "checkout", "--quiet", source.commit], check=True)
+            unfinished.rename(checkout)
         print(f"{name}: {cut_lines(checkout, FOLDER / name, source.every):,} lines", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folders", type=Path, nargs="*", help="checkouts of sources that are already there")
+    cut_sources({folder.name: folder for folder in parser.parse_args().folders})
 
 
 if __name__ == "__main__":

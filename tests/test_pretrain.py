@@ -141,7 +141,9 @@ def test_real_lines_are_cut_and_train(tmp_path: Path, monkeypatch: pytest.Monkey
     kept = ["Ceci est mon testament", "légué à ma sœur Émilie"]
     write_page(tmp_path / "pages", *kept, "lu &gt;et biffé&lt; approuvé", "no 12", "12 4 1908 17", kept[0] * 4)
     monkeypatch.setattr(real_lines, "FOLDER", tmp_path)
-    assert real_lines.cut_lines(tmp_path / "pages", tmp_path / "some") == 2
+    monkeypatch.setattr(real_lines, "SOURCES", {"some": real_lines.Source("someone/pages", "0" * 40)})
+    real_lines.cut_sources({"pages": tmp_path / "pages"})
+    real_lines.cut_sources({})  # clones nothing that was cut already
     pairs = real_lines.read_real_lines("some")
     assert [text for _, text in pairs] == kept
     assert [Image.open(path).size for path, _ in pairs] == [(300, 40)] * 2

@@ -30,8 +30,8 @@ from ownhand.params import PrepareParams
 FOLDER = Path(".checkpoints/real_lines")
 SHORTEST = 8  # characters; in tables, what is shorter is mostly numbers
 HEIGHT_PX = 128  # as high as drawn lines at most
-LETTERS = set(LATIN + LATIN.upper() + CYRILLIC + CYRILLIC.upper() + ACCENTED + ACCENTED.upper() + EXTRA)
-CHARACTERS = LETTERS | set(" 0123456789.,-!?:;\"'()«»„“”’–—…№°%/+=&*")
+LETTERS = LATIN + LATIN.upper() + CYRILLIC + CYRILLIC.upper() + ACCENTED + ACCENTED.upper() + EXTRA
+CHARACTERS = set(LETTERS + " 0123456789.,-!?:;\"'()%/+=&*°")
 WIDTHS = (0.12, 1.2)  # of a character, in heights of the line
 
 
